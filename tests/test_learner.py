@@ -1,0 +1,94 @@
+"Models and learners"
+import subprocess,sys,warnings
+import pytest, torch
+from fastai.vision.all import (CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,load_learner,nn,pd,xresnet18,xresnet50)
+from torchvision.models import resnet18
+from specnorm_fastai.all import *
+
+def _dls(path, *tfms, **kw):
+    to_mel = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, hop_length=256, n_mels=32))
+    block = DataBlock(blocks=(AudioBlock(crop_signal_to=500, **kw), CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'),
+                      splitter=CrossValidationSplitter(fold=1), batch_tfms=[AudioNormalize(), to_mel, *tfms])
+    return block.dataloaders(pd.read_csv(path/'meta'/'synthetic.csv'), bs=16, num_workers=0)
+
+@pytest.mark.parametrize('arch', [xresnet18, lambda n_out: resnet18(num_classes=n_out)])
+@pytest.mark.parametrize('n_in', [1,2,4])
+def test_gray_stem_equals_the_same_image_in_all_channels(arch, n_in):
+    m = arch(n_out=5).eval()
+    x = torch.randn(2,1,64,50)
+    with torch.no_grad():
+        want = m(x.expand(-1,3,-1,-1))
+        got = make_xresnet_grayscale(m, n_in)(x.expand(-1,n_in,-1,-1))
+    assert torch.allclose(got, want, atol=1e-4)  # float32 sums in another order
+
+def test_stem_variance_is_that_of_a_fresh_layer():
+    torch.manual_seed(0)
+    got = torch.stack([xresnet18_grayscale(2)[0][0].weight.std() for _ in range(8)]).mean()
+    fresh = torch.stack([_kaiming() for _ in range(8)]).mean()
+    assert abs(got/fresh-1)<.1  # 288 weights, 8 draws: 2 % standard error each
+def _kaiming():
+    c = nn.Conv2d(1,32,3); nn.init.kaiming_normal_(c.weight); return c.weight.std()
+
+def test_an_optimizer_made_before_still_trains_the_stem():
+    m = xresnet18(n_out=2)
+    opt = torch.optim.SGD(m.parameters(), lr=.1)
+    p = m[0][0].weight
+    make_xresnet_grayscale(m)
+    assert m[0][0].weight is p and p.shape[1]==1
+    before = p.detach().clone()
+    m(torch.randn(4,1,64,50)).sum().backward(); opt.step()
+    assert not torch.equal(before, p)
+
+def test_grayscale_refuses_what_it_cannot_do():
+    for bad in (0, -1, 1.5):
+        with pytest.raises(ValueError, match='n_in'): make_xresnet_grayscale(xresnet18(), bad)
+    with pytest.raises(ValueError, match='no Conv2d'): make_xresnet_grayscale(nn.Linear(2,2))
+
+def test_learner_takes_inputs_outputs_loss_and_metrics_from_the_data(synthetic):
+    dls = _dls(synthetic, SpecNormalize())
+    state = torch.get_rng_state()
+    learn = spec_learner(dls)
+    assert learn.model[0][0].in_channels==1 and list(learn.model.children())[-1].out_features==8
+    assert type(learn.loss_func).__name__=='CrossEntropyLossFlat' and [m.name for m in learn.metrics]==['accuracy']
+    assert sum(isinstance(t, SpecNormalize) for t in dls.after_batch.fs)==1
+
+def test_learner_says_what_is_missing(synthetic):
+    block = DataBlock(blocks=(AudioBlock, CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'), splitter=CrossValidationSplitter())
+    dls = block.dataloaders(pd.read_csv(synthetic/'meta'/'synthetic.csv'), bs=4, num_workers=0)
+    with pytest.raises(ValueError, match='no AudioSpectrogram'): spec_learner(dls)
+
+def test_validating_twice_gives_the_same_answer(synthetic):
+    learn = spec_learner(_dls(synthetic, SpecNormalize(axes='frequency')))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+        a,b = learn.get_preds()[0],learn.get_preds()[0]
+    assert torch.equal(a, b)
+
+_script = """
+import sys,json,warnings; warnings.simplefilter('ignore')
+from fastai.learner import load_learner
+learn = load_learner(sys.argv[1])
+from pathlib import Path
+with learn.no_bar(): print(json.dumps([learn.predict(f(p))[2].tolist() for p in sys.argv[2:] for f in (Path,str)]))
+"""
+def test_a_new_process_gives_the_validation_answer_for_a_path(synthetic, tmp_path):
+    import json
+    learn = spec_learner(_dls(synthetic, SpecNormalize(axes='frequency')), path=tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3); probs,_ = learn.get_preds()
+        (label,_,p),row = learn.predict(synthetic/'audio'/learn.dls.valid_ds.items.filename.iloc[3]),learn.predict(learn.dls.valid_ds.items.iloc[3])[2]
+    assert torch.allclose(p, probs[3], atol=1e-5) and torch.allclose(row, probs[3], atol=1e-5) and label in learn.dls.vocab
+    learn.export('m.pkl')
+    files = [str(synthetic/'audio'/f) for f in learn.dls.valid_ds.items.filename[:4]]
+    out = subprocess.run([sys.executable,'-c',_script,str(tmp_path/'m.pkl'),*files], capture_output=True, text=True, check=True).stdout
+    got = torch.tensor(json.loads(out.strip().splitlines()[-1])).view(4,2,-1)
+    assert (got-probs[:4,None]).abs().max()<1e-5
+
+def test_show_results_draws_targets_and_predictions(synthetic):
+    import matplotlib.pyplot as plt
+    learn = spec_learner(_dls(synthetic, SpecNormalize()))
+    with learn.no_bar(): learn.show_results(max_n=2)
+    axs = [a for a in plt.gcf().axes if a.get_xlabel()=='time (s)']
+    assert len(axs)==2 and all(len(a.get_title().splitlines())==2 and 'Hz' in a.get_ylabel() for a in axs)
+    assert any('dB' in t.get_text() for a in plt.gcf().axes for t in a.get_yticklabels())
+    plt.close('all')
