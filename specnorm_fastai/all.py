@@ -1,0 +1,10 @@
+"Every public name: `from fastai.vision.all import *`, then `from specnorm_fastai.all import *`"
+from .core import *
+from .functional import *
+from .features import *
+from .stats import *
+from .transforms import *
+from .data import *
+from .callback import *
+from .learner import *
+from .compare import *

@@ -1,0 +1,37 @@
+"The package with whatever versions are newest: import it, build a DataBlock, train an epoch. A program, not a pytest: that environment has none"
+import sys,tempfile,warnings
+from importlib.metadata import version
+from pathlib import Path
+
+def main():
+    from fastai.vision.all import CategoryBlock,ColReader,DataBlock,load_learner,pd
+    from specnorm_fastai.all import (AudioBlock,AudioConfig,AudioNormalize,AudioToSpec,CrossValidationSplitter,SpecNormalize,StatsCallback,
+                                     StatsRecorder,spec_learner,synthetic_audio)
+    assert 'torchaudio' not in sys.modules, 'the package imported torchaudio'
+    try: import torchaudio; state = 'imports'
+    except Exception as e: state = f'does not import ({type(e).__name__}: {str(e).splitlines()[0]})'
+    print(', '.join(f'{n} {version(n)}' for n in ('torch','torchvision','torchaudio','fastai','librosa','numpy','pandas')))
+    print(f'torchaudio {state}')
+
+    with tempfile.TemporaryDirectory() as d:
+        path = synthetic_audio(d, n=80)
+        df = pd.read_csv(path/'meta'/'synthetic.csv')
+        to_mel = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=1024, hop_length=320, n_mels=64))
+        block = DataBlock(blocks=(AudioBlock(crop_signal_to=1000), CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'),
+                          splitter=CrossValidationSplitter(fold=1), batch_tfms=[AudioNormalize(), to_mel, SpecNormalize(axes='frequency')])
+        dls = block.dataloaders(df, bs=16, num_workers=2)
+        rec = StatsRecorder('frequency')
+        learn = spec_learner(dls, path=path)
+        learn.fit_one_cycle(1, 1e-3, cbs=StatsCallback(rec))
+        assert rec.nobservations==len(dls.train_ds)==64, rec
+        assert (rec.mean-dls.after_batch.fs[-1].mean).abs().max()<1e-9
+        probs,_ = learn.get_preds()
+        learn.export('m.pkl')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            again = load_learner(path/'m.pkl')
+        with again.no_bar(): _,_,p = again.predict(path/'audio'/dls.valid_ds.items.filename.iloc[0])
+        assert probs.shape==(16,8) and (p-probs[0]).abs().max()<1e-5, (p,probs[0])
+    print('newest stack: imported, trained an epoch, exported, loaded and predicted')
+
+if __name__=='__main__': main()

@@ -1,0 +1,37 @@
+"The package as a whole"
+import re,subprocess,sys
+from pathlib import Path
+import pytest
+root = Path(__file__).parents[1]
+
+def test_importing_everything_leaves_torchaudio_alone():
+    r = subprocess.run([sys.executable,'-c',"import sys; from specnorm_fastai.all import *; print('torchaudio' in sys.modules, 'numba' in sys.modules)"], capture_output=True, text=True, check=True)
+    assert r.stdout.split()==['False','False']
+
+def test_all_gives_every_exported_name():
+    import specnorm_fastai.all as a
+    from importlib import import_module
+    for m in (root/'specnorm_fastai').glob('[a-z]*.py'):
+        if m.stem in ('all','cli'): continue
+        for n in import_module(f'specnorm_fastai.{m.stem}').__all__: assert hasattr(a, n), (m.stem, n)
+
+def test_fastai_first_then_ours_keeps_both_working():
+    code = "from fastai.vision.all import *\nfrom specnorm_fastai.all import *\nassert Normalize and AudioBlock and accuracy and show_batch\nimport fastai.data.core as c\nassert show_batch is c.show_batch"
+    subprocess.run([sys.executable,'-c',code], check=True)
+
+def test_a_version_stands_once():
+    import specnorm_fastai
+    from importlib.metadata import version
+    try: v = version('specnorm_fastai')
+    except Exception: pytest.skip('the package is not installed here')
+    assert v==specnorm_fastai.__version__ and re.fullmatch(r'\d+\.\d+\.\d+', v)
+
+def test_constraints_pin_every_requirement():
+    from configparser import ConfigParser
+    cfg = ConfigParser(delimiters=['='], interpolation=None); cfg.read(root/'settings.ini')
+    reqs = [r for k,v in cfg['DEFAULT'].items() if k.endswith('requirements') for r in v.split()]
+    pinned = {l.split('==')[0].strip().lower() for l in (root/'constraints.txt').read_text().splitlines() if '==' in l}
+    assert {re.split('[<>=!]', r)[0].lower() for r in reqs}<=pinned and not any('torch<' in r for r in reqs)
+
+def test_nothing_imports_torchaudio():
+    for f in (root/'specnorm_fastai').glob('*.py'): assert 'import torchaudio' not in f.read_text(), f
