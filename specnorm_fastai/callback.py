@@ -23,6 +23,11 @@ class StatsCallback(Callback):
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
         self.recorders,self.progress,self.done = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,False
 
+    @property
+    def name(self):
+        # removed from a learner after fit(cbs=...), a callback is deleted by this name; under another the results stay at learn.stats
+        return 'stats_removed' if self.done and self.learn is None else 'stats'
+
     def before_fit(self):
         if self.done: return
         collect_stats(self.learn.dls, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['norm_ways', 'feature_cfgs', 'read_table', 'split_masks', 'experiment_dls', 'summarize', 'format_table', 'compare']
 
-# %% ../nbs/80_compare.ipynb #caf3b4d6
-import hashlib,json,math,os,platform,re,tempfile,time
+# %% ../nbs/80_compare.ipynb #c736fd6e
+import hashlib,json,os,platform,re,tempfile,time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from fastai.data.block import CategoryBlock,DataBlock
 from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
 
-from .core import AudioTensor,audio_extensions,audio_info,get_audio_files
+from .core import _hz,audio_extensions,audio_info,get_audio_files
 from .data import AudioBlock,ResizeSignal,same_value,synthetic_audio
-from .features import AudioConfig,AudioToSpec
+from .features import AudioConfig,AudioToSpec,_freqs
 from .learner import spec_learner
 from .stats import StatsRecorder,_bar,collect_stats
 from .transforms import AudioNormalize,SpecNormalize
@@ -117,7 +117,8 @@ def experiment_dls(
     features:str='mel', # 'spec': linear spectrogram, 'mel': 64 log-mel bands
     duration:float=None, # Seconds that clips are cropped or padded to; None: not
     sample_rate:int=16000, # Hz
-    bs:int=32, workers:int=0, # Batch size; worker processes
+    bs:int=32, # Batch size
+    workers:int=0, # Worker processes
     device=None # Where to train; None: fastai's default
 ): # DataLoaders
     "The data of one experiment: waveform, `AudioNormalize`, spectrogram, normalization"
@@ -217,7 +218,9 @@ def compare(
     lr:float=None, # Highest learning rate of the one-cycle schedule; None: 3e-3, or 5e-3 for the synthetic set
     seed:int=0, # Of the first run; the others follow
     sample_rate:int=16000, # Hz
-    label_col:str=None, fold_col:str=None, test_col:str=None, # Columns, see `read_table`
+    label_col:str=None, # Column of the class, see `read_table`
+    fold_col:str=None, # Column of the fold, see `read_table`
+    test_col:str=None, # Column that is true for test clips, see `read_table`
     log=print # Called with each line of progress
 )->pd.DataFrame: # One row for each way: mean, std, runs
     "Train every way several times on the same splits and seeds; keep everything in `out`"
@@ -279,7 +282,7 @@ def compare(
     rows,table = _write_tables(out, done, settings)
     now = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
     table = summarize(now)
-    if recs: _plot_stats(recs, features, duration, out/'stats.png')
+    if recs: _plot_stats(recs, features, sample_rate, out/'stats.png')
     _plot_accuracy(now, n_cls, out/'accuracy.png')
     log(f"\nValidation accuracy on {'the test clips' if folds==['test'] else f'fold {folds[0]}' if len(folds)==1 else f'{len(folds)} folds'}, mean over runs and their standard deviation:\n\n{format_table(table)}\n")
     log(f"Chance is {100/n_cls:.1f} %. A difference within the spread of the runs is no finding.\nWritten to {out}: results.csv, predictions.csv, results.json, accuracy.png, stats.png")
@@ -318,12 +321,12 @@ def _plot_accuracy(rows, n_cls, path):
         ax.plot(i+np.linspace(-.12,.12,len(a)) if len(a)>1 else [i], a, 'o', ms=7, alpha=.7, mec='none', color=f'C{i}')
         ax.hlines(a.mean(), i-.25, i+.25, color=f'C{i}', lw=2)
         ax.annotate(f'{a.mean():.1f}', (i+.27, a.mean()), va='center')
-    ax.axhline(100/n_cls, color='gray', ls=':', lw=1); ax.annotate('chance', (len(ways)-.5, 100/n_cls), ha='right', va='bottom', color='gray', fontsize='small')
+    ax.axhline(100/n_cls, color='gray', ls=':', lw=1); ax.annotate('chance', (-.48, 100/n_cls), va='top', color='gray', fontsize='small')
     ax.set_xticks(range(len(ways)), ways)
     ax.set(xlim=(-.5, len(ways)-.5), ylim=(0,102), ylabel='validation accuracy (%)', xlabel='normalization', title='Each dot is a run, the line their mean')
     fig.savefig(path, dpi=100)
 
-def _plot_stats(recs, features, duration, path):
+def _plot_stats(recs, features, sr, path):
     "Mean and standard deviation over frequency, and the global ones"
     fig,ax = _figure(7, 3.6)
     for i,(fold,r) in enumerate(recs.items()):
@@ -334,10 +337,8 @@ def _plot_stats(recs, features, duration, path):
             ax.fill_between(f, m-s, m+s, color='C0', alpha=.2, lw=0, label='± std')
             ax.axhline(g, color='k', lw=1, label=f'global: {g:.1f} ± {gs:.1f} dB')
             for v in (g-gs,g+gs): ax.axhline(v, color='k', lw=.8, ls=':')
-    from specnorm_fastai.features import _freqs
-    from specnorm_fastai.core import _hz
     c = feature_cfgs[features]
-    hz = _freqs(c.mel, 16000, c.n_fft, *((c.n_mels,c.f_min,c.f_max,c.mel_scale) if c.mel else (None,)*4))
+    hz = _freqs(c.mel, sr, c.n_fft, *((c.n_mels,c.f_min,c.f_max,c.mel_scale) if c.mel else (None,)*4))
     at = np.linspace(0, len(m)-1, 7).round().astype(int)
     ax.set_xticks(at, [_hz(hz[k]) for k in at])
     ax.set(xlabel='mel band (Hz)' if c.mel else 'frequency (Hz)', ylabel='dB', title='Statistics of the train spectrograms', xlim=(0,len(m)-1))
