@@ -271,14 +271,18 @@ def compare(
         bar,k = progress_bar(range(sum(steps[f] for _,f,_ in todo)), leave=False),0
         bar.update(0)
         by_name = {str(f):f for f in folds}
-        for i,(way,f,s) in enumerate(todo):
-            bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
-            norm = None if way=='none' else SpecNormalize.from_recorder(recs[by_name[f]][way])
-            row,preds = _train(df, by_name[f], way, s, norm, cfg, bar, k)
-            k += steps[f]
-            done[(way,f,s)] = dict(row=row, predictions=preds)
-            _write(_run_file(out, (way,f,s)), json.dumps(done[(way,f,s)]))
-            _write_tables(out, done, settings)
+        try:
+            for i,(way,f,s) in enumerate(todo):
+                bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
+                norm = None if way=='none' else SpecNormalize.from_recorder(recs[by_name[f]][way])
+                row,preds = _train(df, by_name[f], way, s, norm, cfg, bar, k)
+                k += steps[f]
+                run = dict(row=row, predictions=preds)
+                _write(_run_file(out, (way,f,s)), json.dumps(run))
+                done[(way,f,s)] = run
+                _write_tables(out, done, settings)
+        finally:
+            if done: _write_tables(out, _load_runs(out), settings)  # also where it was interrupted
     rows,table = _write_tables(out, done, settings)
     now = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
     table = summarize(now)

@@ -6,8 +6,8 @@
 __all__ = ['stat_axes', 'audio_extensions', 'as_axes', 'audio_info', 'AudioTensor', 'AudioSpectrogram', 'show_batch',
            'show_results', 'get_audio_files']
 
-# %% ../nbs/00_core.ipynb #c09b8012
-import os,re,tempfile
+# %% ../nbs/00_core.ipynb #ccb0e562
+import copy,os,re,tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,9 @@ def _pick(fn, i):
     i = np.asarray(i.cpu() if isinstance(i, Tensor) else i)
     return tuple(fn[k] for k in (i.nonzero()[0] if i.dtype==bool else i))
 
+_reorder = {getattr(o, n) for n in ('flip','flipud','fliplr','rot90','roll','sort','gather','take_along_dim','index_select','transpose','permute')
+            for o in (torch, Tensor)}  # functions after which an item may stand elsewhere
+
 class _Items:
     "Mixin: `lengths` and `fn` follow an item through stacking, indexing, casts and moves between devices"
     _event_dims,lengths,fn = 2,None,None
@@ -69,7 +72,7 @@ class _Items:
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        join = func in (torch.stack, torch.cat)
+        join = func in (torch.stack, torch.cat, torch.concat, torch.concatenate)
         if join:
             ts = list(args[0] if args else kwargs['tensors'])
             dim = args[1] if len(args)>1 else kwargs.get('dim', 0)
@@ -81,8 +84,17 @@ class _Items:
             return res
         for r in (res if isinstance(res, (tuple,list)) else (res,)):
             if isinstance(r, _Items) and ('lengths' in r.__dict__ or 'fn' in r.__dict__):
-                src = next((a for a in args if isinstance(a, _Items)), None)
-                if src is not None and r is not src: r._follow(src, func, args)
+                src = next((a for a in (*args, *kwargs.values()) if isinstance(a, _Items)), None)
+                if src is None: r.__dict__.update(lengths=None, fn=None)
+                elif r is not src: r._follow(src, func, args or tuple(kwargs.values()))
+        return res
+
+    def __iter__(self): return (self[i] for i in range(len(self)))
+    def unbind(self, dim=0): return tuple(self) if dim in (0,-self.ndim) else super().unbind(dim)
+    def __deepcopy__(self, memo):
+        res = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = res
+        res.__dict__.update({k:copy.deepcopy(v, memo) for k,v in self.__dict__.items()})
         return res
 
     def _n_lead(self): return max(self.ndim-self._event_dims, 0)
@@ -102,8 +114,7 @@ class _Items:
                     a,b,step = t.indices(src.shape[-1])
                     ln = ((ln.clamp(a,max(a,b))-a+step-1)//step) if step>0 else None
                 elif not isinstance(t, slice): ln = None
-        elif func in (torch.flip, Tensor.flip, torch.roll, Tensor.roll, torch.sort, Tensor.sort, torch.gather, Tensor.gather,
-                      torch.index_select, Tensor.index_select, torch.transpose, Tensor.transpose, torch.permute, Tensor.permute): ln,fn = None,None
+        elif func in _reorder: ln,fn = None,None
         elif self.shape[-1:]!=src.shape[-1:]: ln = None
         lead = self._n_lead()
         if ln is not None and tuple(ln.shape)!=tuple(self.shape[:lead]): ln = None
@@ -165,8 +176,8 @@ class _Items:
             self.lengths = lengths
         if fn is not None: self.fn = fn
 
-# %% ../nbs/00_core.ipynb #ccba4a02
-_size_re = re.compile(r'(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)')
+# %% ../nbs/00_core.ipynb #cae14cc6
+_size_re = re.compile(r'(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)')
 
 def _ogg_cut(path):
     "Does the file's last Ogg page lack its end or the end-of-stream flag?"

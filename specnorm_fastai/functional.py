@@ -24,8 +24,7 @@ def n_frames(
     pad:int=0 # Zeros added to each end before all else
 ): # int or tensor like `n`
     "Frames of a clip of `n` samples; 0 where it is shorter than one window"
-    n = n+2*pad
-    if center: return 1+n//hop_length
+    n = n+2*pad+(2*(n_fft//2) if center else 0)
     res = 1+(n-n_fft)//hop_length
     return res.clamp(min=0) if isinstance(res, Tensor) else max(res, 0)
 
@@ -79,8 +78,9 @@ def spectrogram(
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     x = x.to(dtype)
     window = _window(window_fn, win_length, tuple((wkwargs or {}).items()), dtype, x.device)
-    if pad: x,lengths = F.pad(x, (pad,pad)),(None if lengths is None else lengths+2*pad)
+    n_real = lengths
     if lengths is not None: x = x.masked_fill(torch.arange(x.shape[-1], device=x.device)>=lengths.to(x.device)[...,None], 0.)
+    if pad: x,lengths = F.pad(x, (pad,pad)),(None if lengths is None else lengths+2*pad)
     if center: x = extend(x, n_fft//2, lengths, pad_mode)
     lead = x.shape[:-1]
     z = torch.stft(x.reshape(-1, x.shape[-1]), n_fft, hop_length, win_length, window, center=False, onesided=onesided, return_complex=True)
@@ -88,7 +88,7 @@ def spectrogram(
     if normalized: z = z/window.pow(2).sum().sqrt()
     z = z.real**2+z.imag**2 if power==2. else z.abs() if power==1. else z.abs().pow(power)
     if lengths is None: return z
-    real = n_frames(lengths.to(z.device), n_fft, hop_length, center)[...,None,None]
+    real = n_frames(n_real.to(z.device), n_fft, hop_length, center, pad)[...,None,None]
     return z.masked_fill(torch.arange(z.shape[-1], device=z.device)>=real, 0.)
 
 # %% ../nbs/10_functional.ipynb #c27991e4

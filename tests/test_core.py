@@ -1,0 +1,476 @@
+"What a tensor knows about itself follows it; a bad file is named; pictures have units"
+import copy,gc,io,pickle,warnings
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+import torch.nn.functional as F
+from hypothesis import given,strategies as st
+from fastai.data.all import CategoryBlock,ColReader,DataBlock,IndexSplitter
+from fastai.data.load import fa_collate
+
+from specnorm_fastai.core import AudioSpectrogram,AudioTensor,as_axes,audio_info,get_audio_files
+from specnorm_fastai.data import AudioBlock
+from specnorm_fastai.features import AudioConfig,AudioToSpec
+
+NS,FNS = (5,8,12),('a.wav','b.wav','c.wav')
+SETTINGS = dict(sr=8000, n_fft=6, hop_length=3, to_db=True)
+
+def marks(kind, ns=NS, n=None, ch=2):
+    "A batch whose values say which samples or frames are real"
+    n = n or max(ns)
+    m = (torch.arange(n)<torch.tensor(ns)[:,None]).float()
+    fn = FNS if len(ns)==3 else None
+    if kind=='audio': return AudioTensor(m[:,None].repeat(1,ch,1), sr=8000, lengths=ns, fn=fn)
+    return AudioSpectrogram.create(m[:,None,None].repeat(1,ch,4,1), settings=SETTINGS, freqs=(0.,1.,2.,3.), lengths=ns, fn=fn)
+
+def known(x):
+    "All that a tensor knows, comparable"
+    ln = None if x.lengths is None else x.lengths.tolist()
+    return (x.sr, ln, x.fn) if isinstance(x, AudioTensor) else (x.settings, x.freqs, ln, x.fn)
+
+def is_honest(x):
+    "Do the lengths of `marks` that were moved about say what its values say?"
+    m = x.real_mask
+    while m.ndim<x.ndim: m = m.unsqueeze(-2)
+    return torch.equal(x.plain()>0, m.expand(x.shape))
+
+kinds = pytest.mark.parametrize('kind', ['audio','spec'])
+
+# ---- what a tensor knows follows it
+
+def through_file(x): b = io.BytesIO(); pickle.dump(x, b); b.seek(0); return pickle.load(b)
+
+KEEP = dict(
+    add=lambda x:x+1, radd=lambda x:1+x, neg=lambda x:-x, self_add=lambda x:x+x, rsub=lambda x:1-x, inplace=lambda x:x.clone().mul_(2),
+    abs=lambda x:x.abs(), log=lambda x:torch.log1p(x), clamp=lambda x:x.clamp(0,1), compare=lambda x:x>0, zeros_like=torch.zeros_like,
+    where=lambda x:torch.where(x>0, x, 0.), masked_fill=lambda x:x.masked_fill(x>0, 2.), keyword=lambda x:torch.add(input=x, other=1),
+    plain_operand=lambda x:x+torch.ones(x.shape), broadcast=lambda x:x*torch.ones(x.shape[-1]), half=lambda x:x.half(),
+    double=lambda x:x.to(torch.float64), detach=lambda x:x.detach(), clone=lambda x:x.clone(), copy=copy.copy, deepcopy=copy.deepcopy,
+    nested_deepcopy=lambda x:copy.deepcopy([x,{1:x}])[1][1], pickle=through_file, view_as=lambda x:x.view_as(x), whole=lambda x:x[:],
+    dots=lambda x:x[...], constructed=lambda x:type(x)(x))
+
+@kinds
+@pytest.mark.parametrize('op', KEEP)
+@pytest.mark.parametrize('item', [False,True])
+def test_operation_keeps_what_a_tensor_knows(kind, op, item):
+    x = marks(kind)[1] if item else marks(kind)
+    before,y = known(x),KEEP[op](x)
+    assert type(y) is type(x) and y.shape==x.shape and y is not x
+    assert known(y)==before and known(x)==before
+
+@kinds
+@pytest.mark.parametrize('op', KEEP)
+def test_tensor_and_derivative_share_no_dict(kind, op):
+    x = marks(kind); before = known(x); y = KEEP[op](x)
+    assert y.__dict__ is not x.__dict__
+    y.lengths,y.fn,y.sr = torch.tensor([1,1,1]),('z',)*3,1
+    assert known(x)==before
+
+def test_setting_of_a_derivative_leaves_the_original():
+    x = marks('spec'); y = x.with_settings(hop_length=7, to_db=None)
+    assert (y.hop_length, x.hop_length, 'to_db' in y.settings, x.to_db)==(7, 3, False, True)
+    z = copy.deepcopy(x); z.settings['hop_length'] = 9; z.lengths[0] = 1
+    assert (x.hop_length, x.lengths.tolist())==(3, list(NS))
+
+@kinds
+def test_autograd_and_moving_keep_what_a_tensor_knows(kind):
+    x = marks(kind); before = known(x)
+    y = x.requires_grad_()*3
+    assert known(y)==before and known(x.to('cpu'))==before and known(x.contiguous())==before and known(x.detach())==before
+    y.sum().backward()
+    assert (x.grad==3).all()
+
+INDEX = dict(int=1, negative=-1, numpy_int=np.int64(2), tensor_int=torch.tensor(1), slice=slice(1,None), reverse_order=[2,0], empty=[],
+    repeated=[1,1,0], bools=[True,False,True], mask=torch.tensor([False,True,True]), numpy_mask=np.array([True,False,False]),
+    long=torch.tensor([2,1]), numpy=np.array([0,2]), int32=torch.tensor([2,1], dtype=torch.int32), step=slice(None,None,2),
+    nothing=slice(0,0), tuple_int=(2,), with_dots=(slice(0,2),...), int_dots=(0,...))
+
+@kinds
+@pytest.mark.parametrize('idx', INDEX)
+def test_index_picks_the_lengths_and_names_of_its_items(kind, idx):
+    x,i = marks(kind),INDEX[idx]
+    first = i[0] if isinstance(i, tuple) else i
+    if isinstance(first, list): first = np.array(first, dtype=None if first else int)
+    y,at = x[i],np.arange(3)[first if isinstance(first, slice) else np.asarray(first)]
+    assert y.lengths.tolist()==np.array(NS)[at].tolist()
+    assert y.fn==(FNS[at] if np.ndim(at)==0 else tuple(FNS[k] for k in at))
+    assert is_honest(y) and known(y)[0]==known(x)[0]
+
+@kinds
+def test_channel_index_keeps_lengths(kind):
+    x = marks(kind)
+    for y in (x[:,:1], x[:,[1]], x[...,:1,:] if kind=='audio' else x[...,:1,:,:]): assert known(y)==known(x)
+    assert known(x[1][:1])==known(x[1])
+
+END = st.integers(-12,12)|st.none()
+
+@given(st.sampled_from(['audio','spec']), st.lists(st.integers(0,9), min_size=1, max_size=4), END, END, st.integers(1,4)|st.none(),
+       st.booleans())
+def test_time_slice_keeps_lengths_true(kind, ns, a, b, step, item):
+    x = marks(kind, ns, n=10)
+    sl = slice(a,b,step)
+    y = x[0][...,sl] if item else x[...,sl]
+    assert y.lengths is not None and is_honest(y)
+
+@kinds
+def test_iteration_gives_each_item_its_own_length_and_name(kind):
+    assert [(int(o.lengths), o.fn) for o in marks(kind)]==list(zip(NS, FNS))
+    assert [(int(o.lengths), o.fn) for o in marks(kind).unbind(0)]==list(zip(NS, FNS))
+
+BACK = torch.arange(12).flip(0)
+MOVE = dict(
+    flip_time=lambda x:x.flip(-1), flip_batch=lambda x:x.flip(0), flip_keyword=lambda x:torch.flip(input=x, dims=(0,)), flipud=torch.flipud,
+    rot90=lambda x:torch.rot90(x, 2, (0,1)), roll=lambda x:x.roll(1,0), roll_time=lambda x:torch.roll(x,1,-1),
+    sort=lambda x:x.sort(-1).values,
+    index_select=lambda x:x.index_select(0, torch.tensor([2,0,1])), gather=lambda x:x.gather(-1, BACK.expand(x.shape)),
+    take_along=lambda x:torch.take_along_dim(x, BACK.expand(x.shape), -1), transpose=lambda x:x.transpose(0,1),
+    swapaxes=lambda x:x.swapaxes(0,1), movedim=lambda x:x.movedim(0,1), permute=lambda x:x.permute(1,0,*range(2,x.ndim)),
+    narrow=lambda x:x.narrow(0,1,2), narrow_time=lambda x:x.narrow(-1,2,9), select=lambda x:x.select(0,2), split=lambda x:x.split(2)[1],
+    chunk_time=lambda x:x.chunk(2,-1)[1], unsqueeze=lambda x:x[None], repeat=lambda x:x.repeat(2,*[1]*(x.ndim-1)),
+    repeat_interleave=lambda x:x.repeat_interleave(2,0), flatten=lambda x:x.flatten(0,1), expand=lambda x:x.expand(2,*x.shape),
+    pad_front=lambda x:F.pad(x,(2,0)), pad_end=lambda x:F.pad(x,(0,2)), reverse_list=lambda x:x[[2,1,0]],
+    index_time=lambda x:x[...,[3,9,1]],
+    mask_time=lambda x:x[...,torch.arange(12)>3], two_lists=lambda x:x[[0,1],[1,0]], cat=lambda x:torch.cat([x,x]),
+    cat_time=lambda x:torch.cat([x,x],-1), cat_channels=lambda x:torch.cat([x,x],1), cat_keyword=lambda x:torch.cat(tensors=[x,x], dim=0),
+    concat=lambda x:torch.concat([x,x]), concatenate=lambda x:torch.concatenate([x,x]), vstack=lambda x:torch.vstack([x,x]),
+    mean_channels=lambda x:x.mean(1, keepdim=True), max_batch=lambda x:x.amax(0, keepdim=True))
+
+@kinds
+@pytest.mark.parametrize('op', MOVE)
+@pytest.mark.parametrize('ns', [NS, (12,8,5)])
+def test_lengths_are_never_wrong_after_moving_samples(kind, op, ns):
+    y = MOVE[op](marks(kind, ns))
+    assert y.lengths is None or is_honest(y)  # unknown is allowed, false is not
+
+@kinds
+@pytest.mark.parametrize('join', [torch.stack, fa_collate])
+def test_stack_gathers_each_items_knowledge(kind, join):
+    x = marks(kind)
+    y = join([x[0],x[1],x[2]])
+    assert known(y)==known(x) and torch.equal(y, x)
+    whole = x[1:2,...,:8][0]; whole.lengths = None  # an item that was never padded is as long as it is
+    assert join([x[0][...,:8], whole]).lengths.tolist()==[5,8]
+
+@kinds
+def test_collate_keeps_labels_beside(kind):
+    x = marks(kind)
+    xb,yb = fa_collate([(x[i], torch.tensor(i)) for i in range(3)])
+    assert known(xb)==known(x) and yb.tolist()==[0,1,2] and not isinstance(yb, type(x))
+
+@kinds
+def test_cat_of_batches_joins_lengths(kind):
+    x = marks(kind)
+    y = torch.cat([x, x[[1]]])
+    assert y.lengths.tolist()==[5,8,12,8] and y.fn==(*FNS,'b.wav') and is_honest(y)
+
+def test_items_of_different_rate_refuse_to_stack():
+    a,b = AudioTensor(torch.zeros(1,8), sr=8000, fn='low.wav'),AudioTensor(torch.zeros(1,8), sr=44100, fn='high.wav')
+    for join in (torch.stack, torch.cat, fa_collate):
+        with pytest.raises(ValueError, match='sr is 8000 in low.wav and 44100 in high.wav'): join([a,b])
+
+def test_items_of_different_settings_refuse_to_stack():
+    a = AudioSpectrogram.create(torch.zeros(1,4,8), settings=SETTINGS, fn='a.wav')
+    b = AudioSpectrogram.create(torch.zeros(1,4,8), settings={**SETTINGS, 'hop_length':5, 'top_db':80}, fn='b.wav')
+    for join in (torch.stack, torch.cat, fa_collate):
+        with pytest.raises(ValueError, match='hop_length is 3 in a.wav and 5 in b.wav; top_db is None in a.wav and 80 in b.wav'):
+            join([a,b])
+
+@kinds
+def test_impossible_lengths_are_refused(kind):
+    make = partial(AudioTensor if kind=='audio' else AudioSpectrogram, marks(kind).plain())
+    with pytest.raises(ValueError, match='lengths: expected shape'): make(lengths=[1,2])
+    with pytest.raises(ValueError, match='lengths: expected 0 to 12, got 1 to 13'): make(lengths=[1,2,13])
+    with pytest.raises(ValueError, match='got -1 to'): make(lengths=[1,-1,3])
+
+def test_unknown_rate_is_an_error_not_a_guess(tmp_path):
+    x = AudioTensor(torch.zeros(1,8))
+    for f in (lambda: x.duration, lambda: x.show(hear=False), lambda: x.save(tmp_path/'a.wav')):
+        with pytest.raises(ValueError, match='does not know its sample rate'): f()
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('axes', ['freq', (0,2), (2,3), (0,3,4), 5, (0,3,-5)])
+def test_bad_axes_are_refused(axes):
+    with pytest.raises(ValueError, match='axes: '): as_axes(axes)
+
+# ---- through workers
+
+@pytest.fixture(scope='module')
+def three(tmp_path_factory):
+    "12 files of three lengths, and a table of them"
+    path,r = tmp_path_factory.mktemp('three'),np.random.default_rng(0)
+    rows = []
+    for i in range(12):
+        n = (4000,5001,7003)[i%3]
+        sf.write(path/f'{i:02d}.wav', .1*r.normal(size=n), 8000)
+        rows.append((f'{i:02d}.wav', 'xyz'[i%3], n))
+    return path,pd.DataFrame(rows, columns=['filename','label','n'])
+
+def block(path, **kw):
+    kw = {'blocks':(AudioBlock(sample_rate=8000), CategoryBlock), 'splitter':IndexSplitter(range(6,12)), **kw}
+    return DataBlock(get_x=ColReader('filename', pref=path), get_y=ColReader('label'), **kw)
+
+def assert_own_lengths(dls, path, df, scale=lambda n:n):
+    n_of = {str(path/f):n for f,n in zip(df.filename, df.n)}
+    for dl in (dls.train, dls.valid):
+        seen = []
+        for xb,yb in dl:
+            want = [scale(n_of[f]) for f in xb.fn]
+            assert xb.lengths.tolist()==want and xb.shape[-1]==max(want) and len(set(want))==3
+            assert [int(xb[i].lengths) for i in range(len(xb))]==want
+            assert [dls.vocab[y] for y in yb]==[df.label[list(n_of).index(f)] for f in xb.fn]
+            seen += xb.fn
+        assert len(seen)==len(set(seen))==6
+
+@pytest.fixture
+def quick_end(monkeypatch):
+    "Workers of a loader that broke off end within a moment, not after 5 s"
+    monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', .2)
+    yield
+    gc.collect()
+
+def message_of(dl):
+    "The message with which a loader breaks off"
+    try: list(dl)
+    except (ValueError,FileNotFoundError) as e: return str(e)
+    pytest.fail('the loader went through')
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_each_items_length_survives_workers(three, workers):
+    path,df = three
+    dls = block(path).dataloaders(df, bs=6, num_workers=workers)
+    assert_own_lengths(dls, path, df)
+    assert dls.train.one_batch()[0].sr==8000
+
+@pytest.mark.parametrize('where', ['item','batch'])
+def test_frames_settings_and_names_survive_workers(three, where):
+    path,df = three
+    to_spec = AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram())
+    dls = block(path, **{f'{where}_tfms':to_spec}).dataloaders(df, bs=6, num_workers=2)
+    assert_own_lengths(dls, path, df, lambda n:1+n//200)
+    xb = dls.valid.one_batch()[0]
+    assert isinstance(xb, AudioSpectrogram) and (xb.sr, xb.n_fft, xb.hop_length, xb.to_db)==(8000,400,200,True) and len(xb.freqs)==201
+
+@pytest.mark.parametrize('spec', [False,True])
+def test_decoding_and_showing_keep_each_items_length(three, spec, monkeypatch):
+    path,df = three
+    to_spec = AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram()) if spec else None
+    dls = block(path, batch_tfms=to_spec).dataloaders(df, bs=6, num_workers=2)
+    b = dls.valid.one_batch()
+    want = b[0].lengths.tolist()
+    assert len(set(want))==3
+    assert [int(o[0].lengths) for o in dls.valid.decode_batch(b)]==want
+    assert [o[0].fn for o in dls.valid.decode_batch(b)]==list(b[0].fn)
+    shown,cls = [],type(b[0]); show = cls.show
+    monkeypatch.setattr(cls, 'show', lambda self,*a,**k: shown.append(int(self.lengths)) or show(self,*a,**k))
+    dls.valid.show_batch(b=b, max_n=5)
+    assert shown==want[:5]
+
+@pytest.mark.parametrize('workers', [0,2])
+@pytest.mark.parametrize('spec', [False,True])
+def test_rates_that_differ_are_named_with_their_files_through_a_loader(tmp_path, workers, spec, quick_end):
+    for n,sr in (('low.wav',8000),('high.wav',16000)): sf.write(tmp_path/n, np.zeros(4000), sr)
+    df = pd.DataFrame(dict(filename=['low.wav','high.wav']*2, label=list('xyxy')))
+    dls = block(tmp_path, blocks=(AudioBlock(sample_rate=None), CategoryBlock), splitter=IndexSplitter([2,3]),
+        item_tfms=AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram()) if spec else None).dataloaders(df, bs=2, num_workers=workers)
+    assert f"sr is 8000 in {tmp_path/'low.wav'} and 16000 in {tmp_path/'high.wav'}" in message_of(dls.valid)
+
+# ---- files
+
+def noise(ch=1, n=9001, sr=16000, seed=0): return AudioTensor(torch.randn(ch, n, generator=torch.Generator().manual_seed(seed))*.1, sr=sr)
+
+# wav keeps float32; flac 24 bits, so half a step of 2**-23; ogg and mp3 are lossy: the noise that they add lies well below the signal
+@pytest.mark.parametrize('ext,atol,rel', [('wav',0,0), ('flac',2**-23,1), ('ogg',None,.35), ('mp3',None,.7)])
+@pytest.mark.parametrize('ch', [1,2])
+@pytest.mark.parametrize('sr', [8000,16000,44100])
+def test_save_and_create_round_trip(tmp_path, ext, atol, rel, ch, sr):
+    x = noise(ch, 9001, sr)
+    if atol is None:  # a tone, for a lossy coder drops noise where it cannot be heard
+        x = AudioTensor(.3*torch.sin(2*torch.pi*440*torch.arange(9001)/sr).repeat(ch,1)*torch.tensor([1.,.5])[:ch,None], sr=sr)
+    p = x.save(tmp_path/f'a.{ext}')
+    y = AudioTensor.create(p)
+    assert (y.sr, y.shape, y.dtype, y.fn, y.lengths)==(sr, x.shape, torch.float32, str(p), None)
+    assert audio_info(p)==(9001, sr, ch)
+    if atol is not None: assert (x-y).abs().max()<=atol
+    else: assert ((x-y).plain()[...,1000:-1000].std()/x.plain().std())<rel/5
+    assert [q.name for q in tmp_path.iterdir()]==[f'a.{ext}']
+
+def test_create_reads_a_part_and_a_cache(tmp_path):
+    x = noise(); p = x.save(tmp_path/'a.wav')
+    assert torch.equal(AudioTensor.create(p, frame_offset=100, num_frames=50), x[:,100:150])
+    assert torch.equal(AudioTensor.create(str(p), frame_offset=100), x[:,100:])
+    (tmp_path/'cache').mkdir(); (x*0).save(tmp_path/'cache'/'a.wav')
+    assert AudioTensor.create(p, cache_folder=tmp_path/'cache').abs().max()==0
+
+def test_create_keeps_what_overshoots_and_pcm_scale(tmp_path):
+    AudioTensor(torch.tensor([[2.,-3.]]), sr=8000).save(tmp_path/'a.wav')
+    assert AudioTensor.create(tmp_path/'a.wav').tolist()==[[2.,-3.]]
+    sf.write(tmp_path/'b.wav', np.array([-32768,16384], dtype=np.int16), 8000)
+    assert AudioTensor.create(tmp_path/'b.wav').tolist()==[[-1.,.5]]
+
+def test_file_of_a_pipe_with_unknown_size_is_read(tmp_path):
+    p = noise().save(tmp_path/'a.wav'); b = bytearray(p.read_bytes())
+    at = b.index(b'data')+4
+    b[4:8] = b[at:at+4] = b'\xff'*4  # what ffmpeg writes to a pipe: both sizes unknown
+    p.write_bytes(b)
+    assert AudioTensor.create(p).shape==(1,9001)
+
+BAD = {  # name -> what its message says
+    'missing.wav':'no such audio file', 'empty.wav':'empty audio file', 'empty.mp3':'empty audio file', 'folder.wav':'directory',
+    'text.wav':'cannot read', 'text.ogg':'cannot read', 'text.mp3':'cannot read', 'noise.flac':'cannot read', 'zero.wav':'no audio samples',
+    'zero.flac':'zero.flac', 'nan.wav':'NaN or Inf in 1 of 9001 .*first at sample 77', 'inf.wav':'NaN or Inf .*sample 78'}
+
+def bad_files(d):
+    "Every kind of bad file"
+    nan,inf = noise().plain().clone(),noise().plain().clone(); nan[0,77],inf[0,78] = torch.nan,-torch.inf
+    for n,x in (('nan',nan),('inf',inf)): sf.write(d/f'{n}.wav', x.numpy().T, 16000, subtype='FLOAT')
+    for n in ('wav','mp3'): (d/f'empty.{n}').touch()
+    for n in ('wav','ogg','mp3'): (d/f'text.{n}').write_text('not audio\n'*50)
+    for n in ('wav','flac'): sf.write(d/f'zero.{n}', np.zeros((0,1)), 16000)
+    (d/'folder.wav').mkdir(); (d/'noise.flac').write_bytes(np.random.default_rng(0).bytes(5000))
+    return d
+
+@pytest.fixture(scope='module')
+def bad(tmp_path_factory): return bad_files(tmp_path_factory.mktemp('bad'))
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_file_is_named(bad, name):
+    with pytest.raises((ValueError,FileNotFoundError), match=BAD[name]) as e: AudioTensor.create(bad/name)
+    assert str(bad/name) in str(e.value)
+    if name in ('nan.wav','inf.wav'): return  # a header does not tell
+    with pytest.raises((ValueError,FileNotFoundError)) as e: audio_info(bad/name)
+    assert str(bad/name) in str(e.value)
+
+@pytest.mark.parametrize('fn', [None, 3, b'a.wav', ['a.wav']])
+def test_what_is_no_path_is_a_type_error(fn):
+    with pytest.raises(TypeError, match='fn: expected a path, got'): AudioTensor.create(fn)
+
+@pytest.mark.parametrize('ext', ['wav','flac','ogg','mp3'])
+@pytest.mark.parametrize('cut', [.02,.3,.5,.9,.99,-200])
+@pytest.mark.parametrize('n', [9001,40000])
+def test_truncated_file_is_named(tmp_path, ext, cut, n):
+    assert_truncated_is_named(tmp_path, ext, cut, n)
+
+@pytest.mark.parametrize('ext', ['aiff','au','w64','rf64','caf'])
+@pytest.mark.parametrize('cut', [.02,.5,-200])
+def test_truncated_file_of_a_rarer_format_is_named(tmp_path, ext, cut): assert_truncated_is_named(tmp_path, ext, cut, 9001)
+
+def assert_truncated_is_named(tmp_path, ext, cut, n):
+    b = noise(n=n).save(tmp_path/f'whole.{ext}').read_bytes()
+    p = tmp_path/f'cut.{ext}'
+    p.write_bytes(b[:int(len(b)*cut) if cut>0 else cut])
+    with pytest.raises(ValueError) as e: AudioTensor.create(p)
+    assert str(p) in str(e.value)
+
+@pytest.mark.parametrize('name', ['missing.wav','nan.wav','text.mp3','zero.wav','short.flac'])
+@pytest.mark.parametrize('workers', [0,2])
+def test_one_bad_file_of_many_is_named_also_from_a_worker(bad, tmp_path, name, workers, quick_end):
+    good = [noise(seed=i).save(tmp_path/f'{i}.wav') for i in range(4)]
+    if name=='short.flac': b = noise().save(bad/name).read_bytes(); (bad/name).write_bytes(b[:-500])
+    files = [good[i%4] for i in range(40)]; files[29] = bad/name
+    dls = DataBlock(blocks=AudioBlock, splitter=IndexSplitter(range(20,40))).dataloaders(files, bs=5, num_workers=workers)
+    assert len(list(dls.train))==4
+    assert str(bad/name) in message_of(dls.valid)
+
+def test_save_refuses_to_overwrite_when_asked(tmp_path):
+    x = noise(); p = x.save(tmp_path/'a.wav'); before = p.read_bytes()
+    with pytest.raises(FileExistsError, match='a.wav'): (x*2).save(p, overwrite=False)
+    assert p.read_bytes()==before
+    (x*2).save(p)
+    assert torch.equal(AudioTensor.create(p), x*2)
+
+def test_failed_save_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch):
+    x = noise(); p = x.save(tmp_path/'a.wav'); before = p.read_bytes()
+    def half(f, *a, **k): Path(f).write_bytes(b'RIFF'); raise OSError('disk full')
+    monkeypatch.setattr(sf, 'write', half)
+    with pytest.raises(OSError, match='disk full'): x.save(p)
+    assert [q.name for q in tmp_path.iterdir()]==['a.wav'] and p.read_bytes()==before
+
+def test_save_refuses_what_is_no_item_no_format_no_folder(tmp_path):
+    with pytest.raises(ValueError, match='one item'): torch.stack([noise(),noise()]).save(tmp_path/'a.wav')
+    for n in ('a','a.txt'):
+        with pytest.raises(ValueError, match='suffix of an audio format'): noise().save(tmp_path/n)
+    with pytest.raises(FileNotFoundError, match='nowhere'): noise().save(tmp_path/'nowhere'/'a.wav')
+    assert not list(tmp_path.iterdir())
+
+def test_clipping_on_save_warns(tmp_path):
+    with pytest.warns(UserWarning, match='clipped'): (noise()*100).save(tmp_path/'a.flac')
+    with warnings.catch_warnings(): warnings.simplefilter('error'); (noise()*100).save(tmp_path/'a.wav')
+
+# ---- pictures
+
+def to_spec(x, cfg=AudioConfig.BasicSpectrogram): return AudioToSpec.from_cfg(cfg())(x)
+
+@pytest.mark.parametrize('ch', [1,2])
+def test_show_waveform_has_a_time_axis_in_seconds(ch):
+    x = AudioTensor(F.pad(noise(ch, 8000, 16000).plain(), (0,8000)), sr=16000, lengths=8000)
+    ax = x.show(hear=False, title='clip')
+    assert (ax.get_xlabel(), ax.get_title())==('time (s)','clip') and ax.get_xlim()==(0,1)
+    lines = [l for l in ax.lines if len(l.get_xdata())==16000]
+    assert len(lines)==ch and lines[0].get_xdata()[8000]==.5
+    assert [l.get_xdata()[0] for l in ax.lines if len(l.get_xdata())==2]==[.5]  # where padding begins
+    assert (ax.get_legend() is not None)==(ch>1)
+
+@pytest.mark.parametrize('ch', [1,2])
+@pytest.mark.parametrize('cfg', [AudioConfig.BasicSpectrogram, AudioConfig.Voice])
+def test_show_spectrogram_has_seconds_hertz_and_decibels(ch, cfg):
+    sg = to_spec(noise(ch, 16000), cfg)
+    ax = sg.show(title='clip'); fig = ax.figure
+    fig.canvas.draw()
+    assert ax.get_xlabel()=='time (s)' and ax.get_ylabel().startswith('frequency (Hz)') and ax.get_title()=='clip'
+    assert ax.get_xlim()==pytest.approx((0,1), abs=.02)  # to a frame
+    bar, = [a for a in fig.axes if a is not ax]
+    assert all(t.get_text().endswith(' dB') for t in bar.get_yticklabels() if t.get_text())
+    assert any(t.get_text() for t in bar.get_yticklabels())
+    top = [t.get_text() for t in ax.get_yticklabels()]
+    assert len(top)==(5 if ch==1 else 6)
+    if cfg is AudioConfig.BasicSpectrogram: assert (top[0], top[-1])==('0','8k')
+    assert ax.images[0].get_array().shape==(ch*sg.shape[-2], sg.shape[-1])
+
+@pytest.mark.parametrize('x', [noise(), to_spec(noise())], ids=['audio','spec'])
+def test_show_of_a_batch_asks_for_an_item(x):
+    with pytest.raises(ValueError, match='show takes one item.*index a batch first'): torch.stack([x,x]).show()
+
+@pytest.mark.parametrize('spec', [False,True])
+@pytest.mark.parametrize('mono', [False,True])
+def test_show_batch_and_results_draw_axes_with_units(tmp_path, spec, mono):
+    files = [noise(2, 8000+700*i, seed=i).save(tmp_path/f'{i}.wav') for i in range(6)]
+    df = pd.DataFrame(dict(filename=[f.name for f in files], label=list('xyxyxy')))
+    dls = block(tmp_path, blocks=(AudioBlock(force_mono=mono), CategoryBlock), splitter=IndexSplitter([3,4,5]),
+                batch_tfms=AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram()) if spec else None).dataloaders(df, bs=3, num_workers=0)
+    def axes():
+        plt.gcf().canvas.draw()
+        res = [a for a in plt.gcf().axes if a.get_xlabel()]; bars = [a for a in plt.gcf().axes if not a.get_xlabel() and a.axison]
+        assert len(res)==3 and all(a.get_xlabel()=='time (s)' for a in res)
+        if spec:
+            assert all(a.get_ylabel().startswith('frequency (Hz)') for a in res) and len(bars)==3
+            assert all(t.get_text().endswith(' dB') for a in bars for t in a.get_yticklabels() if t.get_text())
+        plt.close('all')
+        return [a.get_title() for a in res]
+    b = dls.valid.one_batch()
+    dls.valid.show_batch(b=b)
+    assert axes()==['y','x','y']
+    dls.valid.show_results(b, torch.tensor([1,1,0]))
+    assert axes()==['y\ny','x\ny','y\nx']
+
+def test_hear_makes_a_player(monkeypatch):
+    import IPython.display
+    shown = []
+    monkeypatch.setattr(IPython.display, 'display', shown.append)
+    noise(2).hear()
+    assert '<audio' in shown[0]._repr_html_()
+
+# ---- listing
+
+def test_audio_files_are_found_sorted_and_only_audio(tmp_path):
+    for n in ('b/2.wav','a/1.MP3','c.flac','notes.txt','a/x.csv'): p = tmp_path/n; p.parent.mkdir(exist_ok=True); p.touch()
+    rel = lambda fs: [p.relative_to(tmp_path).as_posix() for p in fs]
+    assert rel(get_audio_files(tmp_path))==['a/1.MP3','b/2.wav','c.flac']
+    assert rel(get_audio_files(tmp_path, recurse=False))==['c.flac']
+    assert rel(get_audio_files(tmp_path, folders=['b']))==['b/2.wav']
+    with pytest.raises(FileNotFoundError, match='nowhere'): get_audio_files(tmp_path/'nowhere')

@@ -1,0 +1,391 @@
+"Resampling, cropping, padding, splitting, and the block that puts them together"
+import pickle,random
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+import torch
+from hypothesis import given,settings,strategies as st
+from fastai.data.all import CategoryBlock,ColReader,DataBlock,GrandparentSplitter,IndexSplitter,parent_label
+from fastai.torch_core import TensorCategory,TensorImage
+
+from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
+from specnorm_fastai.data import (AudioBlock,AudioPadType,CrossValidationSplitter,DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,
+                                  audio_item_tfms,same_value,synthetic_audio)
+from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
+from specnorm_fastai.transforms import AudioNormalize
+
+def noise(*shape, sr=16000, seed=0, **kw):
+    return AudioTensor(torch.randn(*shape, generator=torch.Generator().manual_seed(seed))*.1, sr=sr, **kw)
+
+def tone(f, sr, secs=.5, ch=1):
+    t = torch.arange(int(sr*secs), dtype=torch.float64)/sr
+    return AudioTensor(torch.sin(2*torch.pi*f*t).float().repeat(ch,1), sr=sr)
+
+def to_spec(cfg='BasicSpectrogram', **kw): return AudioToSpec.from_cfg(getattr(AudioConfig, cfg)(**kw))
+
+RATES = (7999,8000,11025,16000,22050,44100,48000)
+methods = pytest.mark.parametrize('method', ['soxr','polyphase'])
+
+# ---- Resample, DownmixMono
+
+@methods
+@settings(max_examples=150)
+@given(n=st.integers(1,3000), old=st.sampled_from(RATES), new=st.sampled_from(RATES), ch=st.integers(1,2))
+def test_resample_returns_the_ceiling_of_samples(method, n, old, new, ch):
+    y = Resample(new, method)(noise(ch, n, sr=old, fn='a.wav'))
+    assert y.shape==(ch, -(-n*new//old)) and (y.sr, y.fn, y.dtype)==(new, 'a.wav', torch.float32) and torch.isfinite(y).all()
+
+@methods
+def test_resample_to_the_same_rate_is_the_same_audio(method):
+    x = noise(2,1000)
+    assert torch.equal(Resample(16000, method)(x), x)
+
+@methods
+@pytest.mark.parametrize('old,new', [(44100,16000),(48000,16000),(8000,16000),(22050,44100)])
+def test_resampled_tone_is_the_tone(method, old, new):
+    y = Resample(new, method)(tone(440, old))
+    want = tone(440, new)
+    inner = slice(new//20, -new//20)  # the filters ring at the ends
+    assert (y[...,inner]-want[...,inner]).abs().max()<5e-3  # the ripple that polyphase's Kaiser filter has in its pass band
+    if method=='soxr': assert (y[...,inner]-want[...,inner]).abs().max()<1e-4
+
+def test_soxr_and_polyphase_agree_on_a_low_tone():
+    x = tone(440, 44100, ch=2)*torch.tensor([[.5],[.25]])
+    a,b = (Resample(16000, m)(x)[...,800:-800] for m in ('soxr','polyphase'))
+    assert (a-b).abs().max()<2.5e-3  # as above, at half the level
+
+@methods
+def test_resample_removes_what_the_new_rate_cannot_hold(method):
+    y = Resample(16000, method)(tone(11000, 44100))
+    assert y[...,800:-800].abs().max()<2e-3  # -54 dB, the stop band of the weaker filter
+
+@methods
+def test_resample_of_a_batch_is_item_by_item_and_moves_lengths(method):
+    items = [noise(2,n,sr=44100,seed=n) for n in (4410,8820,6001)]
+    xb = torch.stack(PadAudio()(items))
+    y = Resample(16000, method)(xb)
+    assert y.lengths.tolist()==[1600,3200,2178] and y.sr==16000
+    for o,x in zip([y[i] for i in range(3)], items):
+        want = Resample(16000, method)(x); k = want.nsamples
+        # a filter looks across an end, where alone it sees nothing and here the padding, both 0
+        torch.testing.assert_close(o[...,:k].plain(), want.plain(), rtol=0, atol=1e-5)
+
+def test_polyphase_of_the_file_is_fastaudios(golden, esc10):
+    for i,f in enumerate(golden['files']):
+        if f'{i}_r16k' not in golden: continue
+        x = DownmixMono()(Resample(16000, 'polyphase')(AudioTensor.create(esc10/'audio'/str(f))))
+        assert x.shape==golden[f'{i}_r16k'].shape
+        np.testing.assert_allclose(x, golden[f'{i}_r16k'], rtol=0, atol=1e-4)  # the decoder of then rounded to 16 bits: steps of 3e-5
+        np.testing.assert_allclose(AudioNormalize()(x), golden[f'{i}_norm'], rtol=0, atol=1e-4/golden[f'{i}_r16k'].std())  # that over std
+
+def test_normalized_golden_is_fastaudios(golden):
+    for k in golden:
+        if not k.endswith('_r16k'): continue
+        np.testing.assert_allclose(AudioNormalize()(AudioTensor(golden[k], sr=16000)), golden[k[:-4]+'norm'], rtol=0, atol=1e-4)
+
+def test_resample_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="method: expected 'soxr' or 'polyphase', got 'fft'"): Resample(16000, 'fft')
+    for sr in (0,-1,16000.5,None,'16k'):
+        with pytest.raises(ValueError, match='sr_new: expected a whole number'): Resample(sr)
+    with pytest.raises(ValueError, match='does not know its sample rate'): Resample(16000)(AudioTensor(torch.zeros(1,9)))
+
+def test_downmix_is_the_mean_of_the_channels():
+    x = noise(2,100, fn='a.wav')
+    y = DownmixMono()(x)
+    torch.testing.assert_close(y.plain(), (x.plain()[:1]+x.plain()[1:])/2)
+    assert (y.sr, y.fn)==(16000,'a.wav')
+    m = noise(1,100)
+    assert torch.equal(DownmixMono()(m), m)
+    xb = AudioTensor(torch.randn(3,2,9), sr=8000, lengths=[3,9,5])
+    assert DownmixMono()(xb).shape==(3,1,9) and DownmixMono()(xb).lengths.tolist()==[3,9,5]
+
+@pytest.mark.parametrize('t', [Resample(8000), DownmixMono(), ResizeSignal(100), AudioNormalize()], ids=lambda t: type(t).__name__)
+def test_what_is_no_audio_passes_untouched(t):
+    others = torch.randn(2,100),TensorImage(torch.rand(3,8,8)),TensorCategory(1),'a',3,AudioSpectrogram.create(torch.randn(1,4,9))
+    for o in others: assert t(o) is o
+
+@pytest.mark.parametrize('t', [Resample(8000), Resample(8000,'polyphase'), DownmixMono(), ResizeSignal(100,AudioPadType.Repeat), PadAudio(),
+                               OpenAudio(), AudioNormalize()], ids=lambda t: type(t).__name__)
+def test_transform_pickles(t):
+    u = pickle.loads(pickle.dumps(t))
+    x = noise(2,3000,sr=44100)
+    assert u.name==t.name and (isinstance(t, PadAudio) or torch.equal(u(x, split_idx=1), t(x, split_idx=1)))
+
+# ---- ResizeSignal
+
+def ramp(n, sr=1000): return AudioTensor(torch.arange(1., n+1)[None], sr=sr, fn='a.wav')
+
+@given(n=st.integers(1,60), to=st.integers(1,60), pad=st.sampled_from(list(AudioPadType)), train=st.booleans())
+def test_resized_clip_has_the_duration_and_only_its_own_samples(n, to, pad, train):
+    y = ResizeSignal(to, pad)(ramp(n), split_idx=0 if train else 1)
+    assert y.shape==(1,to) and (y.sr, y.fn)==(1000,'a.wav')
+    v,k = y.plain()[0],min(n, to)
+    nz = v.nonzero()[:,0]
+    if pad is AudioPadType.Repeat and n<to: assert v.tolist()==[1+i%n for i in range(to)] and int(y.lengths)==to
+    else:
+        assert len(nz)==k and (v[nz].diff()==1).all() and (nz.diff()==1).all()  # one piece, in order
+        assert int(y.lengths)>=int(nz[-1])+1  # every real sample counts
+        if n>=to or pad is AudioPadType.Zeros_After: assert int(y.lengths)==k and nz[0]==0
+
+def test_crops_are_random_in_training_and_centred_at_validation():
+    crop = ResizeSignal(4)
+    starts = [int(crop(ramp(12), split_idx=0)[0,0]) for _ in range(400)]
+    assert set(starts)==set(range(1,10))  # every place, 9 of them, the chance to miss one in 400 is 1e-19
+    assert max(starts.count(s) for s in set(starts))<90
+    for idx in (1,2): assert {int(crop(ramp(12), split_idx=idx)[0,0]) for _ in range(20)}=={5}
+
+def test_zeros_are_put_at_random_in_training_and_evenly_at_validation():
+    pad = ResizeSignal(12, AudioPadType.Zeros)
+    at = lambda y: int(y.plain()[0].nonzero()[0,0])
+    assert {at(pad(ramp(4), split_idx=0)) for _ in range(400)}==set(range(9))
+    assert {at(pad(ramp(4), split_idx=1)) for _ in range(20)}=={4}
+
+def test_random_crops_follow_the_seed():
+    def crops(): random.seed(3); return [int(ResizeSignal(4)(ramp(50), split_idx=0)[0,0]) for _ in range(9)]
+    assert crops()==crops()
+
+def test_padding_is_cut_off_before_resizing():
+    x = AudioTensor(torch.cat([torch.ones(1,5),torch.zeros(1,20)],1), sr=1000, lengths=5)
+    y = ResizeSignal(10)(x, split_idx=1)
+    assert y.plain()[0].tolist()==[1]*5+[0]*5 and int(y.lengths)==5
+    assert ResizeSignal(4)(x, split_idx=1).plain().tolist()==[[1]*4]
+
+def test_resize_refuses_what_it_cannot_do():
+    for d in (0,-5): pytest.raises(ValueError, ResizeSignal, d).match('duration: expected milliseconds above 0')
+    with pytest.raises(ValueError, match='pad_mode: expected one of'): ResizeSignal(5, 'zeros')
+    with pytest.raises(ValueError, match='duration: 0.5 ms hold no sample at 1000 Hz'): ResizeSignal(.5)(ramp(9))
+    with pytest.raises(ValueError, match='is an item transform'): ResizeSignal(5)(torch.stack([ramp(9),ramp(9)]))
+
+# ---- PadAudio
+
+def test_padding_brings_items_to_one_length_and_remembers_their_own():
+    items = [(noise(1,n,seed=n,fn=f'{n}.wav'), TensorCategory(i), f'row {i}') for i,n in enumerate((5,9,7))]
+    out = PadAudio()(items)
+    assert [o[0].shape for o in out]==[(1,9)]*3 and [int(o[0].lengths) for o in out]==[5,9,7]
+    for o,(x,y,r) in zip(out, items):
+        n = x.shape[-1]
+        assert torch.equal(o[0][...,:n], x) and (o[0].plain()[...,n:]==0).all()
+        assert (o[0].sr, o[0].fn, o[2])==(16000, x.fn, r) and o[1] is y
+        assert x.shape[-1]==n and x.lengths is None  # the items themselves are left alone
+    assert [type(o) for o in out]==[tuple]*3
+    assert PadAudio()([])==[]
+    assert [int(o.lengths) for o in PadAudio()([o[0] for o in items])]==[5,9,7]
+
+SILENCE = dict(power=(dict(to_db=False),0.), magnitude=(dict(to_db=False,power=1.),0.),
+               magnitude_dB=(dict(stype='magnitude',power=1.),-200.))
+
+@pytest.mark.parametrize('cfg', ['BasicSpectrogram','Voice',*SILENCE])
+def test_spectrograms_are_padded_with_silence(cfg):
+    kw,silence = SILENCE.get(cfg, ({},-100.))
+    t = to_spec('BasicSpectrogram' if cfg in SILENCE else cfg, **kw)
+    items = [(t(noise(1,n,seed=n)), i) for i,n in enumerate((2000,3999,2500))]
+    out = PadAudio()(items)
+    hop = 128 if cfg=='Voice' else 200
+    want = [1+n//hop for n in (2000,3999,2500)]
+    assert [int(o[0].lengths) for o in out]==want
+    xb = torch.stack([o[0] for o in out])
+    assert xb.lengths.tolist()==want and xb.settings==items[0][0].settings and xb.freqs==items[0][0].freqs
+    for o,(x,_),n in zip(out, items, want):
+        assert torch.equal(o[0][...,:n], x)
+        torch.testing.assert_close(o[0].plain()[...,n:], torch.full_like(o[0].plain()[...,n:], silence))
+    silent = t(AudioTensor(torch.zeros(1,2000), sr=16000)).plain()  # silence is what the transform makes of zeros
+    torch.testing.assert_close(silent, torch.full_like(silent, silence))
+
+def test_padding_respects_the_floor_of_top_db():
+    t = to_spec(top_db=30.)
+    x = t(noise(1,2000))
+    out = PadAudio()([(x,),(t(noise(1,4000)),)])
+    torch.testing.assert_close(out[0][0].plain()[...,11:], torch.full((1,201,10), x.max().item()-30))
+
+@pytest.mark.filterwarnings('ignore:.*mel filters hold no frequency')
+def test_coefficients_can_be_padded():
+    t = AudioToMFCC.from_cfg(AudioConfig.BasicMFCC())
+    out = PadAudio()([t(noise(1,2000)), t(noise(1,4000))])
+    assert [o.shape for o in out]==[(1,40,21)]*2 and [int(o.lengths) for o in out]==[11,21] and torch.isfinite(out[0]).all()
+
+def test_stereo_beside_mono_is_refused_by_name():
+    for t in (lambda x:x, to_spec()):
+        items = [(t(noise(1,900,fn='mono.wav')),),(t(noise(2,900,fn='stereo.wav')),)]
+        with pytest.raises(ValueError, match=r'same channels: .* in mono.wav, .* in stereo.wav'): PadAudio()(items)
+
+# ---- AudioBlock
+
+def table(path): return pd.read_csv(path/'meta'/'synthetic.csv')
+def block(path, x=AudioBlock, **kw):
+    kw = {'splitter':CrossValidationSplitter(), **kw}
+    return DataBlock(blocks=(x,CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'), **kw)
+
+BLOCKS = {'class':lambda:AudioBlock, 'instance':lambda:AudioBlock(), 'arguments':lambda:AudioBlock(None, 16000, True, None)}
+
+@pytest.mark.parametrize('make', BLOCKS.values(), ids=BLOCKS)
+def test_block_works_as_class_and_instance(synthetic, make):
+    dls = block(synthetic, make()).dataloaders(table(synthetic), bs=4, num_workers=0)
+    xb,yb = dls.train.one_batch()
+    assert isinstance(xb, AudioTensor) and xb.shape[:2]==(4,1) and xb.sr==16000 and len(dls.train_ds)==64 and len(dls.valid_ds)==16
+    for i in range(4):
+        want = AudioTensor.create(xb.fn[i])
+        assert torch.equal(xb[i][...,:int(xb[i].lengths)], want) and dls.vocab[yb[i]]==xb.fn[i].split('-')[-1][:-4]
+
+def test_block_resamples_mixes_and_crops(tmp_path):
+    noise(2,22050,sr=44100).save(tmp_path/'a.wav'); noise(2,4000,sr=8000).save(tmp_path/'b.wav')
+    files = [tmp_path/'a.wav',tmp_path/'b.wav']*2
+    def one(**k):
+        return DataBlock(blocks=AudioBlock(**k), splitter=IndexSplitter([2,3])).dataloaders(files, bs=2, num_workers=0).valid.one_batch()[0]
+    for kw,shape,sr,length in [({},(2,1,8000),16000,8000), (dict(sample_rate=8000),(2,1,4000),8000,4000),
+            (dict(force_mono=False),(2,2,8000),16000,8000), (dict(crop_signal_to=250),(2,1,4000),16000,4000),
+            (dict(crop_signal_to=1000),(2,1,16000),16000,8000)]:
+        x = one(**kw)
+        assert (tuple(x.shape), x.sr, x.lengths.tolist())==(shape, sr, [length]*2)
+    names = lambda *a: [type(t).__name__ for t in audio_item_tfms(*a)]
+    assert names(None, False, None)==[] and names(8000, True, 5)==['Resample','DownmixMono','ResizeSignal']
+
+def test_block_reads_from_its_cache_folder(tmp_path):
+    (tmp_path/'cache').mkdir()
+    for d,v in ((tmp_path,.1),(tmp_path/'cache',.5)): AudioTensor(torch.full((1,800),v), sr=16000).save(d/'a.wav')
+    dblock = DataBlock(blocks=AudioBlock(cache_folder=tmp_path/'cache'), splitter=IndexSplitter([1]))
+    dls = dblock.dataloaders([tmp_path/'a.wav']*2, bs=1, num_workers=0)
+    assert (dls.valid.one_batch()[0]==.5).all()
+
+def batches(dl): return [b[0].clone() for b in dl]
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_validation_is_repeatable_and_training_is_not(synthetic, workers):
+    dls = block(synthetic, AudioBlock(crop_signal_to=300)).dataloaders(table(synthetic), bs=8, num_workers=workers)
+    assert all(torch.equal(a,b) for a,b in zip(batches(dls.valid), batches(dls.valid), strict=True))
+    crop = lambda dl: {f:x for b in dl for f,x in zip(b[0].fn, b[0].plain())}
+    a,b = crop(dls.train),crop(dls.train)
+    assert set(a)==set(b) and sum(not torch.equal(a[f],b[f]) for f in a)>len(a)/2  # by chance a few crops are equal
+    for f,x in crop(dls.valid).items():
+        w = AudioTensor.create(f); at = (w.nsamples-4800+1)//2
+        assert torch.equal(x, w.plain()[...,at:at+4800])
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_spectrograms_of_items_are_padded_with_labels_beside(synthetic, workers):
+    df = table(synthetic)
+    dls = block(synthetic, item_tfms=to_spec()).dataloaders(df, bs=8, num_workers=workers)
+    n_of = {str(synthetic/'audio'/f):sf.info(str(synthetic/'audio'/f)).frames for f in df.filename}
+    for xb,yb in dls.valid:
+        want = [1+n_of[f]//200 for f in xb.fn]
+        assert isinstance(xb, AudioSpectrogram) and xb.lengths.tolist()==want and xb.width==max(want) and yb.shape==(8,)
+        for i,n in enumerate(want): assert (xb.plain()[i,...,n:]==-100).all()
+
+def test_item_and_batch_spectrograms_are_equal(synthetic):
+    a,b = (block(synthetic, **{k:to_spec('Voice')}).dataloaders(table(synthetic), bs=8, num_workers=0).valid.one_batch()[0]
+           for k in ('item_tfms','batch_tfms'))
+    assert a.lengths.tolist()==b.lengths.tolist() and a.fn==b.fn
+    torch.testing.assert_close(a.plain(), b.plain(), rtol=1e-3, atol=2e-2)  # float32, in dB
+
+KIND = dict(path=lambda r,f:f, string=lambda r,f:str(f), row=lambda r,f:r, audio=lambda r,f:AudioTensor.create(f))
+
+@pytest.mark.parametrize('kind', KIND)
+def test_test_dl_of_a_table_takes_whatever_can_be_predicted_on(synthetic, kind):
+    df = table(synthetic)
+    dls = block(synthetic, batch_tfms=to_spec()).dataloaders(df, bs=8, num_workers=0)
+    xb = dls.valid.one_batch()[0]
+    rows = dls.valid_ds.items.iloc[:8]
+    items = [KIND[kind](r, synthetic/'audio'/r.filename) for _,r in rows.iterrows()]
+    dl = dls.test_dl(pd.DataFrame(items) if kind=='row' else items)
+    yb, = dl.one_batch()
+    assert torch.equal(yb, xb) and yb.lengths.tolist()==xb.lengths.tolist() and yb.settings==xb.settings
+
+@pytest.mark.parametrize('kind', ['path','string','audio'])
+def test_test_dl_of_files_takes_whatever_can_be_predicted_on(synthetic, kind):
+    files = get_audio_files(synthetic)
+    dls = DataBlock(blocks=(AudioBlock,CategoryBlock), get_y=lambda f: f.stem.split('-')[-1], splitter=IndexSplitter(range(8)),
+                    item_tfms=ResizeSignal(400)).dataloaders(files, bs=8, num_workers=0)
+    yb, = dls.test_dl([KIND[kind](None, f) for f in files[:8]]).one_batch()
+    assert torch.equal(yb, dls.valid.one_batch()[0]) and yb.shape[-1]==6400  # the centred crop
+
+def test_one_row_can_be_predicted_on(synthetic):
+    df = table(synthetic)
+    dls = block(synthetic).dataloaders(df, bs=8, num_workers=0)
+    x, = dls.test_dl([dls.valid_ds.items.iloc[0]]).one_batch()
+    assert torch.equal(x[0], AudioTensor.create(synthetic/'audio'/dls.valid_ds.items.filename.iloc[0]))
+
+def test_csv_naming_a_file_that_is_not_there_is_named(synthetic):
+    df = table(synthetic); df.loc[3,'filename'] = 'nowhere.wav'
+    dls = block(synthetic, splitter=CrossValidationSplitter(fold=df.fold[3])).dataloaders(df, bs=4, num_workers=0)
+    with pytest.raises(FileNotFoundError, match='no such audio file: .*nowhere.wav'): list(dls.valid)
+
+def test_folders_of_classes_work(tmp_path):
+    for part in ('train','valid'):
+        for c in 'xy':
+            (tmp_path/part/c).mkdir(parents=True)
+            for i in range(3): noise(1,900+i).save(tmp_path/part/c/f'{i}.wav')
+    dls = DataBlock(blocks=(AudioBlock,CategoryBlock), get_items=get_audio_files, get_y=parent_label,
+                    splitter=GrandparentSplitter()).dataloaders(tmp_path, bs=3, num_workers=0)
+    assert list(dls.vocab)==['x','y'] and len(dls.train_ds)==len(dls.valid_ds)==6 and dls.one_batch()[0].shape[:2]==(3,1)
+
+# ---- splitting
+
+@pytest.mark.parametrize('folds,fold', [([1,2,3,1],1), (list('abca'),'a'), (['1','2','3','1'],1), ([1,2,3,1],'1'),
+                                        ([True,False,False,True],True), ([True,False,False,True],'True'), ([1.,2.,3.,1.],1)])
+def test_one_fold_is_held_out(folds, fold):
+    df = pd.DataFrame(dict(filename=list('wxyz'), part=folds), index=[10,11,12,13])
+    for col in ('part',1):
+        train,valid = CrossValidationSplitter(col, fold)(df)
+        assert (list(train), list(valid))==([1,2],[0,3])
+
+def test_folds_partition_the_table(synthetic):
+    df = table(synthetic)
+    seen = sorted(i for f in range(1,6) for i in CrossValidationSplitter(fold=f)(df)[1])
+    assert seen==list(range(80))
+
+def test_bad_fold_or_column_is_named():
+    df = pd.DataFrame(dict(filename=list('wx'), fold=[1,2], same=[1,1]))
+    with pytest.raises(ValueError, match="col: no column 'group'.*'filename', 'fold'"): CrossValidationSplitter('group')(df)
+    with pytest.raises(ValueError, match=r'fold: no row has fold 7; its values are \[1, 2\]'): CrossValidationSplitter(fold=7)(df)
+    with pytest.raises(ValueError, match='fold: every row has same 1, so that none is left to train'): CrossValidationSplitter('same')(df)
+    with pytest.raises(TypeError, match='expects a pandas DataFrame as items, got list'): CrossValidationSplitter()(['a.wav'])
+
+def test_same_value_crosses_number_and_spelling_only_where_needed():
+    s = lambda *v: pd.Series(list(v))
+    assert same_value(s(1,2), 1).tolist()==same_value(s('1','2'), 1).tolist()==same_value(s(1,2), '1').tolist()==[True,False]
+    assert same_value(s('a',None), 'a').tolist()==[True,False] and not same_value(s(1,2), 3).any()
+
+# ---- the synthetic set
+
+def files_of(path): return {p.relative_to(path).as_posix():p.read_bytes() for p in sorted(path.rglob('*')) if p.is_file()}
+
+def test_same_seed_same_bytes(tmp_path):
+    a,b,c = (files_of(synthetic_audio(tmp_path/n, n=16, seed=s)) for n,s in (('a',0),('b',0),('c',1)))
+    assert a==b and a!=c and len(a)==17
+    np.random.seed(1); state = np.random.get_state()[1].copy()
+    assert files_of(synthetic_audio(tmp_path/'d', n=16))==a and (np.random.get_state()[1]==state).all()  # nor does it use the global state
+
+def test_synthetic_set_has_the_layout_of_esc50(synthetic):
+    df = table(synthetic)
+    assert list(df.columns)==['filename','fold','target','category'] and len(df)==80
+    assert sorted(p.name for p in (synthetic/'audio').iterdir())==sorted(df.filename)
+    assert set(df.fold)==set(range(1,6)) and df.category.nunique()==8 and (df.groupby(['fold','category']).size()==2).all()
+    assert (df.groupby('category').target.nunique()==1).all() and set(df.target)==set(range(8))
+    for f in df.filename:
+        x = AudioTensor.create(synthetic/'audio'/f)
+        assert x.sr==16000 and x.nchannels==1 and .69<=x.duration<=1 and 1e-3<x.abs().max()<1
+    assert len({sf.info(str(synthetic/'audio'/f)).frames for f in df.filename})>20
+
+@pytest.mark.parametrize('kw', [dict(sr=8000), dict(seconds=.3), dict(folds=2), dict(n=3)])
+def test_synthetic_set_follows_its_arguments(tmp_path, kw):
+    path = synthetic_audio(tmp_path/'s', **{'n':16,**kw}); df = table(path)
+    assert len(df)==kw.get('n',16) and set(df.fold)<=set(range(1,kw.get('folds',5)+1))
+    x = [AudioTensor.create(path/'audio'/f) for f in df.filename]
+    assert {o.sr for o in x}=={kw.get('sr',16000)} and max(o.duration for o in x)<=kw.get('seconds',1.)
+
+# ---- real data
+
+@pytest.mark.parametrize('name,labels', [('esc10','category'), ('fsdd','digit')])
+def test_real_files_load(request, name, labels):
+    path = request.getfixturevalue(name)
+    df = pd.read_csv(path/'meta'/f'{name}.csv').sample(40, random_state=0).reset_index(drop=True)
+    dls = DataBlock(blocks=(AudioBlock, CategoryBlock(vocab=sorted(df[labels].unique()))), get_x=ColReader('filename', pref=path/'audio'),
+                    get_y=ColReader(labels), splitter=IndexSplitter(range(8))).dataloaders(df, bs=8, num_workers=0)
+    seen = 0
+    for dl in (dls.train.new(shuffle=False, drop_last=False), dls.valid):
+        for xb,yb in dl:
+            assert xb.sr==16000 and torch.isfinite(xb).all() and (xb.abs().amax((1,2))>0).all()
+            for f,n in zip(xb.fn, xb.lengths.tolist()):
+                i = sf.info(f); assert n==-(-i.frames*16000//i.samplerate)
+            seen += len(yb)
+    assert seen==40
