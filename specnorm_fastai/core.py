@@ -85,7 +85,7 @@ class _Items:
         for r in (res if isinstance(res, (tuple,list)) else (res,)):
             if isinstance(r, _Items) and ('lengths' in r.__dict__ or 'fn' in r.__dict__):
                 src = next((a for a in (*args, *kwargs.values()) if isinstance(a, _Items)), None)
-                if src is None: r.__dict__.update(lengths=None, fn=None)
+                if src is None: r._keep(None, None)
                 elif r is not src: r._follow(src, func, args or tuple(kwargs.values()))
         return res
 
@@ -115,7 +115,7 @@ class _Items:
                     ln = ((ln.clamp(a,max(a,b))-a+step-1)//step) if step>0 else None
                 elif not isinstance(t, slice): ln = None
         elif func in _reorder: ln,fn = None,None
-        elif self.shape[-1:]!=src.shape[-1:]: ln = None
+        elif self.shape[-1:]!=src.shape[-1:]: ln,fn = None,None
         lead = self._n_lead()
         if ln is not None and tuple(ln.shape)!=tuple(self.shape[:lead]): ln = None
         if ln is not None and ln.device!=self.device: ln = ln.to(self.device)
@@ -123,7 +123,12 @@ class _Items:
         if ln is not None:  # a mixture of two batches is as long as the longer
             others = [a.lengths for a in args[1:] if isinstance(a, _Items) and a.lengths is not None and a.lengths.shape==ln.shape]
             for o in others: ln = torch.maximum(ln, o.to(ln.device))
-        self.__dict__.update(lengths=ln, fn=fn)
+        self._keep(ln, fn)
+
+    def _keep(self, ln, fn):
+        for k,v in (('lengths',ln),('fn',fn)):
+            if v is None: self.__dict__.pop(k, None)
+            else: self.__dict__[k] = v
 
     def _joined(self, res, ts, dim, is_stack):
         "Gather what stacked or concatenated items know into `res`"
@@ -139,7 +144,7 @@ class _Items:
                 ln = ts[-1].lengths + sum(t.shape[-1] for t in ts[:-1])
             fn = self.fn
         if ln is not None and ln.device!=res.device: ln = ln.to(res.device)
-        res.__dict__.update(self.__dict__); res.__dict__.update(lengths=ln, fn=fn)
+        res.__dict__.update(self.__dict__); res._keep(ln, fn)
 
     @property
     def real_lengths(self):

@@ -60,7 +60,8 @@ def test_a_seed_repeats_a_run(small, tmp_path):
 
 def test_interrupted_it_keeps_finished_runs(small, tmp_path):
     p = subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(tmp_path/'o'),'--epochs','1','--runs','30','--workers','0','--duration','0.3'],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background shell ignores it
     t = time.time()
     while not list((tmp_path/'o'/'runs').glob('*.json')) and time.time()-t<120 and p.poll() is None: time.sleep(.05)
     p.send_signal(signal.SIGINT)
