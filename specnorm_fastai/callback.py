@@ -14,14 +14,14 @@ from .stats import StatsRecorder,collect_stats
 # %% ../nbs/60_callback.ipynb #cf94f537
 class StatsCallback(Callback):
     "Fill `StatsRecorder`s from the train dataset before the first `fit`"
-    order = -5
+    order = -5  # before callbacks that may want the statistics
     def __init__(self,
         *recorders, # `StatsRecorder`s to fill; none: a global and a frequency one are made
         progress:bool=True # Show a progress bar?
     ):
         for r in recorders:
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
-        self.recorders,self.progress,self.done = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,False
+        self.recorders,self.progress,self.done,self._measured = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,False,None
 
     @property
     def name(self):
@@ -29,6 +29,8 @@ class StatsCallback(Callback):
         return 'stats_removed' if self.done and self.learn is None else 'stats'
 
     def before_fit(self):
-        if self.done: return
+        if self._measured is self.learn.dls.train_ds: return
         collect_stats(self.learn.dls, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'))
-        self.done = True
+        self.done,self._measured = True,self.learn.dls.train_ds
+
+    def __getstate__(self): return {**self.__dict__, '_measured': None}  # an exported learner holds no data

@@ -12,7 +12,8 @@ import argparse,os,sys
 def _parser():
     p = argparse.ArgumentParser(prog='specnorm-compare',
         description="Does normalizing the spectrograms help? Trains an xResNet18 with none, global and per-frequency normalization, several times each. "
-                    "Without --data it runs on a small synthetic set.")
+                    "Without --data it runs on a small synthetic set.",
+        epilog="With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback.")
     a = p.add_argument
     a('--data', metavar='DIR', help="audio/ and meta/*.csv as in ESC-50, or one folder for each class")
     a('--out', metavar='DIR', default='results', help="folder for the results (results); an interrupted experiment goes on from it")
@@ -27,7 +28,7 @@ def _parser():
     a('--lr', type=float, help="highest learning rate of the one-cycle schedule (0.003; synthetic set: 0.005)")
     a('--seed', type=int, default=0, help="seed of the first run (0)")
     a('--label-col', metavar='COL', help="column of the class (category, label or target)")
-    a('--fold-col', metavar='COL', help="column of the fold (fold)")
+    a('--fold-col', metavar='COL', help="column of the fold (fold; where there is none, five stratified folds are made)")
     a('--test-col', metavar='COL', help="column that is true for test clips")
     return p
 
@@ -39,7 +40,9 @@ def _reason(e):
     i = max(k for k,l in enumerate(tail) if l and not l[0].isspace())
     return '\n'.join(tail[i:]).split(': ', 1)[-1]
 
-def compare(argv=None):
+def compare(
+    argv:list=None # Arguments; None: those of the command line
+)->int: # Exit status
     "`specnorm-compare`: exit status 0, 1 where it went wrong, 2 for bad arguments, 130 where interrupted"
     args = _parser().parse_args(argv)
     try:

@@ -27,10 +27,22 @@ from .transforms import AudioNormalize,SpecNormalize
 
 # %% ../nbs/80_compare.ipynb #c7070ab0
 def _read_csv(path):
-    found = sorted((path/'meta').glob('*.csv'))
+    "The one table in `meta`, everything as it is spelled"
+    found = sorted(f for f in (path/'meta').glob('*.csv') if not f.name.startswith('.'))
     if len(found)!=1: raise ValueError(f"{path/'meta'}: expected one csv file, found {[f.name for f in found] or 'none'}")
-    try: return found[0],pd.read_csv(found[0])
-    except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv: {e}") from None
+    try: df = pd.read_csv(found[0], dtype=str, keep_default_na=False, index_col=False, encoding='utf-8-sig')
+    except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
+    return found[0],df.map(str.strip)
+
+_bools = {**dict.fromkeys(('true','1','1.0','yes'), True), **dict.fromkeys(('false','0','0.0','no'), False)}
+
+def _as_bools(s, csv):
+    "A column of yes and no"
+    low = s.str.lower()
+    for i,v in enumerate(low):
+        if v not in _bools:
+            raise ValueError(f"test_col: expected true or false (or 1, 0, yes, no) in column {s.name!r} of {csv}, got {s.iloc[i]!r} in row {i+2}")
+    return low.map(_bools).astype(bool)
 
 def _column(csv, df, col, arg, defaults):
     if col is None: col = next((c for c in defaults if c in df.columns), None)
@@ -51,6 +63,7 @@ def read_table(
     test_col:str=None # Column that is true for test clips
 )->pd.DataFrame: # Columns filename, path, label and fold, and `test` where there is a `test_col`
     "One row for each clip of a data set"
+    if not str(data): raise ValueError("data: expected a folder, got an empty name")
     data = Path(data).expanduser()
     if not data.is_dir(): raise FileNotFoundError(f"data: no such folder: {data}")
     if (data/'audio').is_dir() and (data/'meta').is_dir():
@@ -61,28 +74,33 @@ def read_table(
         if label is None: raise ValueError(f"label_col: which column of {csv} holds the class? It has {list(df.columns)}")
         fold,test = _column(csv, df, fold_col, 'fold_col', ('fold',)),_column(csv, df, test_col, 'test_col', ())
         for c in filter(None, (name,label,fold,test)):
-            if df[c].isna().any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c].isna())[0])+2}")
-        names = df[name].astype(str)
+            if (df[c]=='').any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
+        names = df[name]
         root = (data/'audio').resolve()
         for i,f in enumerate(names):
             if not (root/f).resolve().is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
-        if names.duplicated().any(): raise ValueError(f"{csv}: {names[names.duplicated()].iloc[0]!r} is listed more than once")
+        twice = names.map(lambda f: (root/f).resolve()).duplicated()
+        if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
         gone = [f for f in names if not (root/f).exists()]
-        if gone: raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: {', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
-        res = pd.DataFrame(dict(filename=names, path=[str(data/'audio'/f) for f in names], label=df[label].astype(str)))
-        if fold is not None: res['fold'] = df[fold]
-        if test is not None: res['test'] = same_value(df[test], True)|same_value(df[test], 1)
+        if gone:
+            raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: {', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
+        res = pd.DataFrame(dict(filename=names, path=[str(data/'audio'/f) for f in names], label=df[label]))
+        if fold is not None: res['fold'] = df[fold].astype(int) if df[fold].str.fullmatch(r'-?[0-9]{1,15}').all() else df[fold]
+        if test is not None: res['test'] = _as_bools(df[test], csv)
     else:
         for k,v in (('label_col',label_col),('fold_col',fold_col),('test_col',test_col)):
             if v is not None: raise ValueError(f"{k}: {data} has no folders audio/ and meta/, so there is no table with a column {v!r}")
         classes = sorted(d for d in data.iterdir() if d.is_dir() and not d.name.startswith('.'))
         if not classes: raise ValueError(f"data: {data} has neither audio/ and meta/*.csv nor a folder for each class")
         files = {d:get_audio_files(d) for d in classes}
-        if empty:=[d.name for d,fs in files.items() if not fs]: raise ValueError(f"data: no audio file ({' '.join(audio_extensions)}) in the class folder {data/empty[0]}")
+        if empty:=[d.name for d,fs in files.items() if not fs]:
+            raise ValueError(f"data: no audio file ({' '.join(audio_extensions)}) in the class folder {data/empty[0]}")
         res = pd.DataFrame([(str(f.relative_to(data)), str(f), d.name) for d,fs in files.items() for f in fs], columns=['filename','path','label'])
-    if 'fold' not in res: res['fold'] = _even_folds(res.label.to_numpy())
+    made_folds = 'fold' not in res
+    if made_folds: res['fold'] = _even_folds(res.label.to_numpy())
     if res.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {res.label.unique().tolist()}")
-    return res.reset_index(drop=True)
+    res.attrs['made_folds'] = made_folds
+    return res
 
 def split_masks(
     df:pd.DataFrame, # Of `read_table`
@@ -98,16 +116,20 @@ def split_masks(
     return valid
 
 def _check_files(df):
-    "Read every header: seconds of each clip, or one error that names all bad files"
-    secs,bad = [],[]
-    for f in _bar(df.path.tolist(), 'reading headers'):
-        try: n,sr,_ = audio_info(f); secs.append(n/sr)
+    "Seconds of each clip and a digest of table and audio, or one error that names all bad files"
+    secs,bad,digest = [],[],hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
+    for f in _bar(df.path.tolist(), 'checking files'):
+        try:
+            n,sr,_ = audio_info(f)
+            secs.append(n/sr)
+            digest.update(Path(f).read_bytes())
         except (ValueError,OSError) as e: bad.append(str(e))
     if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(df)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
-    return np.array(secs)
+    return np.array(secs),digest.hexdigest()[:16]
 
 # %% ../nbs/80_compare.ipynb #c5444a49
 norm_ways = ('none','global','frequency')
+# 'spec' is the published experiment's; 'mel' has windows of 64 ms every 20 ms, a size that a CPU trains in seconds an epoch
 feature_cfgs = {'spec': AudioConfig.BasicSpectrogram(), 'mel': AudioConfig.BasicMelSpectrogram(n_fft=1024, hop_length=320, n_mels=64)}
 
 def experiment_dls(
@@ -148,7 +170,8 @@ def _train(df, fold, way, seed, norm, cfg, bar, done):
         learn.fit_one_cycle(cfg['epochs'], cfg['lr'], cbs=_Progress(bar, done))
         probs,targs = learn.get_preds()
     secs = time.time()-t
-    if not torch.isfinite(probs).all(): raise ValueError(f"the run {way}, fold {fold}, seed {seed} diverged (NaN in its predictions); a smaller lr may help")
+    if not torch.isfinite(probs).all():
+        raise ValueError(f"the run {way}, fold {fold}, seed {seed} diverged (NaN in its predictions); a smaller lr may help")
     p,pred = probs.max(1)
     vocab,vdf = dls.vocab,df[valid]
     preds = [dict(way=way, fold=str(fold), seed=seed, filename=f, label=l, predicted=vocab[i], probability=round(float(q),6))
@@ -159,16 +182,21 @@ def _train(df, fold, way, seed, norm, cfg, bar, done):
 # %% ../nbs/80_compare.ipynb #c22afd1d
 def _write(path, text):
     "Write a file, whole or not at all"
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
+    try: fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
+    except OSError as e: raise OSError(f"cannot write to {path.parent}: {e.strerror}") from None
     try:
         with os.fdopen(fd, 'w') as f: f.write(text)
         os.chmod(tmp, 0o644); os.replace(tmp, path)
-    except BaseException: os.unlink(tmp); raise
+    except BaseException as e:
+        os.unlink(tmp)
+        if isinstance(e, OSError): raise OSError(f"cannot write {path}: {e.strerror or e}") from None
+        raise
 
 def _versions():
     from importlib.metadata import version
     names = 'specnorm_fastai','fastai','torch','librosa','numpy'
-    res = {'python': platform.python_version(), 'machine': platform.machine(), 'device': torch.cuda.get_device_name() if torch.cuda.is_available() else f'cpu, {torch.get_num_threads()} threads'}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'cpu, {torch.get_num_threads()} threads'
+    res = {'python': platform.python_version(), 'machine': platform.machine(), 'device': device}
     for n in names:
         try: res[n] = version(n)
         except Exception: res[n] = 'unknown'
@@ -177,11 +205,17 @@ def _versions():
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0]}-{key[1]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
 
-def _load_runs(out):
+def _digest(settings): return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+def _load_runs(out, settings):
+    "The runs in a folder, by way, fold and seed"
     res = {}
     for f in sorted((out/'runs').glob('*.json')):
-        try: d = json.loads(f.read_text()); r = d['row']; res[(r['way'],r['fold'],r['seed'])] = d
-        except (ValueError,KeyError,TypeError) as e: raise ValueError(f"{f} is not a run of this experiment ({e}): delete it or choose another out") from None
+        try: d = json.loads(f.read_text()); r = d['row']; key,of = (r['way'],r['fold'],r['seed']),d['settings']
+        except (ValueError,KeyError,TypeError,OSError) as e:
+            raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
+        if of!=_digest(settings): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
+        res[key] = d
     return res
 
 def summarize(
@@ -191,19 +225,90 @@ def summarize(
     g = rows.groupby('way', sort=False).accuracy
     return pd.DataFrame({'accuracy %': g.mean()*100, 'std': g.std()*100, 'runs': g.count()}).reindex([w for w in norm_ways if w in set(rows.way)])
 
-def format_table(table:pd.DataFrame)->str:
+def format_table(
+    table:pd.DataFrame # Of `summarize`
+)->str: # A line for each way
     "The table as text"
     f = lambda v: '-' if pd.isna(v) else f'{v:.1f}'
-    lines = [f"{'way':<12}{'accuracy %':>12}{'std':>8}{'runs':>6}"] + [f"{w:<12}{f(r['accuracy %']):>12}{f(r['std']):>8}{int(r['runs']):>6}" for w,r in table.iterrows()]
-    return '\n'.join(lines)
+    row = lambda *a: '{:<12}{:>12}{:>8}{:>6}'.format(*a)
+    return '\n'.join([row('way', 'accuracy %', 'std', 'runs')] + [row(w, f(r['accuracy %']), f(r['std']), int(r['runs'])) for w,r in table.iterrows()])
 
-def _settings(df, valid_secs, **kwargs):
-    table = hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode()).hexdigest()[:16]
-    return dict(kwargs, clips=len(df), classes=int(df.label.nunique()), seconds_of_audio=round(float(valid_secs.sum()),3), table_sha256=table)
-
+# %% ../nbs/80_compare.ipynb #cfec56df
 _defaults = dict(epochs=15, runs=3, bs=32, lr=3e-3, workers=2)
-_synthetic = dict(epochs=7, runs=2, bs=16, lr=5e-3, workers=0)  # about two minutes on two cores
+_synthetic = dict(epochs=7, runs=2, bs=16, lr=5e-3, workers=0)  # about two minutes on two cores, and neither chance nor 100 %
 
+def _check(ways, features, duration, epochs, runs, bs, workers, lr):
+    "Raise where an argument cannot be used"
+    for w in ways:
+        if w not in norm_ways: raise ValueError(f"ways: expected some of {list(norm_ways)}, got {w!r}")
+    if features not in feature_cfgs: raise ValueError(f"features: expected one of {list(feature_cfgs)}, got {features!r}")
+    for nm,v,lo in (('epochs',epochs,1),('runs',runs,1),('bs',bs,2),('workers',workers,0)):
+        if v<lo: raise ValueError(f"{nm}: expected at least {lo}, got {v}")
+    if not 0<lr<float('inf'): raise ValueError(f"lr: expected a number above 0, got {lr}")
+    if duration is not None and not 0<duration<=600: raise ValueError(f"duration: expected seconds, above 0 and at most 600, got {duration}")
+
+def _choose_folds(df, fold):
+    "Which folds to hold out, one after the other"
+    every = sorted(df.fold.unique().tolist(), key=str)
+    if fold=='all': folds = every
+    elif fold is not None: folds = [fold]
+    else: folds = ['test'] if 'test' in df else every[:1]
+    for f in folds: split_masks(df, f)
+    return folds
+
+def _open_out(out, settings):
+    "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there"
+    info = out/'results.json'
+    if info.exists():
+        try: old = json.loads(info.read_text())['settings']
+        except (ValueError,KeyError,TypeError):
+            raise ValueError(f"out: {info} is not the results.json of an experiment; choose another --out") from None
+        diff = [f"{k} was {old.get(k)!r}, is {settings.get(k)!r}" for k in {**old,**settings} if old.get(k)!=settings.get(k)]
+        diff = ["the table or the audio was another one" if d.startswith('data_sha256') else d for d in diff]
+        if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
+    else: _write(info, json.dumps(dict(settings=settings, versions=_versions()), indent=1))
+    return _load_runs(out, settings)
+
+def _fold_stats(df, fold, cfg):
+    "Global and per-frequency statistics of the train clips, in one pass"
+    dls = experiment_dls(df, split_masks(df, fold), None, **{k:cfg[k] for k in ('features','duration','sample_rate','bs','workers')})
+    recs = {w:StatsRecorder(w) for w in ('global','frequency')}
+    collect_stats(dls, *recs.values())
+    return recs
+
+def _run_all(df, todo, folds, recs, cfg, out, settings):
+    "Train the runs that are not done; each is on disk before the next begins"
+    from fastprogress.fastprogress import progress_bar
+    folds = {str(f):f for f in folds}
+    steps = {k: cfg['epochs']*max(1, int((~split_masks(df, f)).sum())//cfg['bs']) for k,f in folds.items()}
+    bar,k = progress_bar(range(sum(steps[f] for _,f,_ in todo)), leave=False),0
+    bar.update(0)
+    try:
+        for i,(way,f,s) in enumerate(todo):
+            bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
+            norm = None if way=='none' else SpecNormalize.from_recorder(recs[f][way])
+            row,preds = _train(df, folds[f], way, s, norm, cfg, bar, k)
+            k += steps[f]
+            _write(_run_file(out, (way,f,s)), json.dumps(dict(row=row, predictions=preds, settings=_digest(settings))))
+    finally:
+        done = _load_runs(out, settings)
+        if done: _write_tables(out, done, settings)  # also where it was interrupted
+
+def _write_tables(out, done, settings):
+    "results.csv, predictions.csv and results.json of all runs in a folder"
+    order = {w:i for i,w in enumerate(norm_ways)}
+    rows = pd.DataFrame([d['row'] for d in done.values()])
+    rows = rows.sort_values(['fold','seed','way'], key=lambda c: c.map(order) if c.name=='way' else c, kind='stable').reset_index(drop=True)
+    preds = pd.DataFrame([done[tuple(k)]['predictions'][i] for k in rows[['way','fold','seed']].itertuples(index=False)
+                          for i in range(len(done[tuple(k)]['predictions']))])
+    summary = [dict(way=w, mean=r['accuracy %']/100, std=None if pd.isna(r['std']) else r['std']/100, runs=int(r['runs']))
+               for w,r in summarize(rows).iterrows()]
+    _write(out/'results.csv', rows.to_csv(index=False))
+    _write(out/'predictions.csv', preds.to_csv(index=False))
+    _write(out/'results.json', json.dumps(dict(settings=settings, versions=_versions(), summary=summary, runs=rows.to_dict('records')), indent=1))
+    return rows
+
+# %% ../nbs/80_compare.ipynb #ce83d690
 def compare(
     data:str|Path=None, # Folder of `read_table`; None: the synthetic set, written into `out`
     out:str|Path='results', # Folder for the results; finished runs in it are kept
@@ -212,7 +317,7 @@ def compare(
     runs:int=None, # Runs a way; None: 3, or 2 for the synthetic set
     fold=None, # Fold to validate on, or 'all'; None: the test column where one is named, else the first fold
     features:str='mel', # 'spec': linear spectrogram as published, 'mel': 64 log-mel bands
-    duration:float=None, # Seconds that clips are cropped or padded to; None: the longest clip, at most 5
+    duration:float=None, # Seconds that clips are cropped or padded to; None: the longest clip, at most 5 (the clips of ESC-50)
     bs:int=None, # Batch size; None: 32, or 16 for the synthetic set
     workers:int=None, # Worker processes that read audio; None: 2, or 0 for the synthetic set
     lr:float=None, # Highest learning rate of the one-cycle schedule; None: 3e-3, or 5e-3 for the synthetic set
@@ -224,91 +329,49 @@ def compare(
     log=print # Called with each line of progress
 )->pd.DataFrame: # One row for each way: mean, std, runs
     "Train every way several times on the same splits and seeds; keep everything in `out`"
-    ways = [ways] if isinstance(ways, str) else list(ways)
-    for w in ways:
-        if w not in norm_ways: raise ValueError(f"ways: expected some of {list(norm_ways)}, got {w!r}")
-    if features not in feature_cfgs: raise ValueError(f"features: expected one of {list(feature_cfgs)}, got {features!r}")
-    synthetic = data is None
-    d = _synthetic if synthetic else _defaults
-    epochs,runs,bs,lr,workers = (d[k] if v is None else v for k,v in dict(epochs=epochs, runs=runs, bs=bs, lr=lr, workers=workers).items())
-    for nm,v,lo in (('epochs',epochs,1),('runs',runs,1),('bs',bs,2),('workers',workers,0)):
-        if v<lo: raise ValueError(f"{nm}: expected at least {lo}, got {v}")
-    if not lr>0: raise ValueError(f"lr: expected a number above 0, got {lr}")
-    if duration is not None and not 0<duration<=600: raise ValueError(f"duration: expected seconds, above 0 and at most 600, got {duration}")
+    ways,synthetic,out = [ways] if isinstance(ways, str) else list(ways),data is None,Path(out).expanduser()
+    given = dict(epochs=epochs, runs=runs, bs=bs, lr=lr, workers=workers)
+    epochs,runs,bs,lr,workers = ((_synthetic if synthetic else _defaults)[k] if v is None else v for k,v in given.items())
+    _check(ways, features, duration, epochs, runs, bs, workers, lr)
+    if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    cols = dict(label_col=label_col, fold_col=fold_col, test_col=test_col)
+    if synthetic and any(cols.values()): raise ValueError(f"{next(k for k,v in cols.items() if v)}: expected together with data, got it without")
+    if not synthetic: df = read_table(data, **cols)  # before anything is written
+    try: (out/'runs').mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise OSError(f"out: cannot make the folder {out}: {e.strerror}") from None
     if synthetic:
-        for k,v in (('label_col',label_col),('fold_col',fold_col),('test_col',test_col)):
-            if v is not None: raise ValueError(f"{k}: needs data")
-    out = Path(out).expanduser()
-    if out.exists() and not out.is_dir(): raise ValueError(f"out: {out} is a file, expected a folder")
-    if not synthetic: df = read_table(data, label_col, fold_col, test_col)  # before anything is written
-    (out/'runs').mkdir(parents=True, exist_ok=True)
-    if synthetic: df = read_table(synthetic_audio(out/'synthetic', n=280, seconds=.6))
-    secs = _check_files(df)
+        made = out/'synthetic'
+        if not (made/'meta'/'synthetic.csv').exists(): synthetic_audio(made, n=280, seconds=.6)  # the table is written last
+        df = read_table(made)
+    secs,digest = _check_files(df)
     duration = duration or float(min(np.ceil(secs.max()*1000)/1000, 5.))
-    folds = sorted(df.fold.unique().tolist(), key=str) if fold=='all' else [fold] if fold is not None else ['test'] if 'test' in df else sorted(df.fold.unique().tolist(), key=str)[:1]
-    for f in folds: split_masks(df, f)
+    folds = _choose_folds(df, fold)
 
     cfg = dict(epochs=epochs, features=features, duration=duration, bs=bs, lr=lr, sample_rate=sample_rate)
-    settings = _settings(df, secs, data='synthetic' if synthetic else str(Path(data).expanduser().resolve()), arch='xresnet18_grayscale', **cfg)
-    info = out/'results.json'
-    if info.exists():
-        try: old = json.loads(info.read_text())['settings']
-        except (ValueError,KeyError,TypeError): raise ValueError(f"{info} is not the results.json of an experiment: choose another out") from None
-        if diff:=[f"{k} was {old.get(k)!r}, is {settings.get(k)!r}" for k in {**old,**settings} if old.get(k)!=settings.get(k)]:
-            raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another out, or delete it")
-    else: _write(info, json.dumps(dict(settings=settings, versions=_versions()), indent=1))
-    cfg['workers'] = workers
-
-    done = _load_runs(out)
+    settings = dict(data='synthetic' if synthetic else str(Path(data).expanduser().resolve()), arch='xresnet18_grayscale', **cfg,
+                    clips=len(df), classes=int(df.label.nunique()), seconds_of_audio=round(float(secs.sum()), 3),
+                    data_sha256=digest)
+    done = _open_out(out, settings)
     keys = [(w,str(f),s) for f in folds for s in range(seed, seed+runs) for w in ways]
-    todo = [k for k in keys if k not in done]
-    n_cls = df.label.nunique()
-    log(f"{len(df)} clips of {n_cls} classes, {duration:g} s each, {features}; {len(keys)} runs of {epochs} epochs" + (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
-    recs = {f:_fold_stats(df, f, cfg) for f in folds} if todo or not (out/'stats.png').exists() else {}
-    if todo:
-        from fastprogress.fastprogress import progress_bar
-        steps = {str(f): epochs*max(1, int((~split_masks(df, f)).sum())//bs) for f in folds}
-        bar,k = progress_bar(range(sum(steps[f] for _,f,_ in todo)), leave=False),0
-        bar.update(0)
-        by_name = {str(f):f for f in folds}
-        try:
-            for i,(way,f,s) in enumerate(todo):
-                bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
-                norm = None if way=='none' else SpecNormalize.from_recorder(recs[by_name[f]][way])
-                row,preds = _train(df, by_name[f], way, s, norm, cfg, bar, k)
-                k += steps[f]
-                run = dict(row=row, predictions=preds)
-                _write(_run_file(out, (way,f,s)), json.dumps(run))
-                done[(way,f,s)] = run
-                _write_tables(out, done, settings)
-        finally:
-            if done: _write_tables(out, _load_runs(out), settings)  # also where it was interrupted
-    rows,table = _write_tables(out, done, settings)
-    now = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
-    table = summarize(now)
+    todo,n_cls,cfg['workers'] = [k for k in keys if k not in done],df.label.nunique(),workers
+    if df.attrs.get('made_folds') and folds!=['test']:
+        log("No column of folds: five folds were made, seeded and stratified. Pieces of one recording may stand on both sides")
+    log(f"{len(df)} clips of {n_cls} classes, {duration:g} s each, {features}; {len(keys)} runs of {epochs} epochs" +
+        (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
+    recs = {str(f):_fold_stats(df, f, cfg) for f in folds} if todo or not (out/'stats.png').exists() else {}
+    if todo: _run_all(df, todo, folds, recs, cfg, out, settings)
+    rows = _write_tables(out, _load_runs(out, settings), settings)  # another process may have added to them
+    rows = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
     if recs: _plot_stats(recs, features, sample_rate, out/'stats.png')
-    _plot_accuracy(now, n_cls, out/'accuracy.png')
-    log(f"\nValidation accuracy on {'the test clips' if folds==['test'] else f'fold {folds[0]}' if len(folds)==1 else f'{len(folds)} folds'}, mean over runs and their standard deviation:\n\n{format_table(table)}\n")
-    log(f"Chance is {100/n_cls:.1f} %. A difference within the spread of the runs is no finding.\nWritten to {out}: results.csv, predictions.csv, results.json, accuracy.png, stats.png")
-    return table
-
-def _fold_stats(df, fold, cfg):
-    dls = experiment_dls(df, split_masks(df, fold), None, **{k:cfg[k] for k in ('features','duration','sample_rate','bs','workers')})
-    recs = {w:StatsRecorder(w) for w in ('global','frequency')}
-    collect_stats(dls, *recs.values())
-    return recs
-
-def _write_tables(out, done, settings):
-    rows = pd.DataFrame([d['row'] for d in done.values()])
-    order = {w:i for i,w in enumerate(norm_ways)}
-    rows = rows.sort_values(['fold','seed','way'], key=lambda c: c.map(order) if c.name=='way' else c, kind='stable').reset_index(drop=True)
-    preds = pd.DataFrame([p for d in done.values() for p in d['predictions']])
-    table = summarize(rows)
-    _write(out/'results.csv', rows.to_csv(index=False))
-    _write(out/'predictions.csv', preds.to_csv(index=False))
-    summary = [dict(way=w, mean=r['accuracy %']/100, std=None if pd.isna(r['std']) else r['std']/100, runs=int(r['runs'])) for w,r in table.iterrows()]
-    _write(out/'results.json', json.dumps(dict(settings=settings, versions=_versions(), summary=summary, runs=rows.to_dict('records')), indent=1))
-    return rows,table
+    _plot_accuracy(rows, n_cls, out/'accuracy.png')
+    where = 'the test clips' if folds==['test'] else f'fold {folds[0]}' if len(folds)==1 else f'{len(folds)} folds'
+    over = 'folds and runs' if len(folds)>1 else 'runs'
+    log(f"\nValidation accuracy on {where}, mean over {over} and standard deviation:\n\n{format_table(summarize(rows))}\n")
+    one = runs*len(folds)==1
+    spread = "One run has no spread: no difference here is a finding" if one else "A difference within the spread of the runs is no finding"
+    log(f"Chance is {100/n_cls:.1f} %. {spread}.\n"
+        f"Written to {out}: results.csv, predictions.csv, results.json, accuracy.png, stats.png")
+    return summarize(rows)
 
 # %% ../nbs/80_compare.ipynb #c61315e5
 def _figure(w, h):

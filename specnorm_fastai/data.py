@@ -31,13 +31,16 @@ class Resample(Transform):
         method:str='soxr' # 'soxr' or 'polyphase'
     ):
         if method not in ('soxr','polyphase'): raise ValueError(f"method: expected 'soxr' or 'polyphase', got {method!r}")
-        if not isinstance(sr_new, (int,np.integer)) or sr_new<1: raise ValueError(f"sr_new: expected a whole number of Hz above 0, got {sr_new!r}")
+        if isinstance(sr_new, bool) or not isinstance(sr_new, (int,np.integer)) or sr_new<1:
+            raise ValueError(f"sr_new: expected a whole number of Hz above 0, got {sr_new!r}")
         self.sr_new,self.method = int(sr_new),method
 
     def encodes(self, x:AudioTensor)->AudioTensor:
         old,new = x.need_sr(),self.sr_new
         if old==new: return x
-        a = x.plain().detach().cpu().numpy()
+        if not x.shape[-1]: raise ValueError(f"audio: no samples in {_name(x)}")
+        a = x.plain().detach().cpu()
+        a = (a if a.dtype in (torch.float32,torch.float64) else a.float()).numpy()
         n = -(-a.shape[-1]*new//old)
         if self.method=='polyphase':
             from scipy.signal import resample_poly
@@ -54,7 +57,9 @@ class Resample(Transform):
 
 class DownmixMono(Transform):
     "The mean of the channels"
-    def encodes(self, x:AudioTensor)->AudioTensor: return x if x.shape[-2]==1 else x.mean(-2, keepdim=True)
+    def encodes(self, x:AudioTensor)->AudioTensor:
+        if x.ndim<2 or not x.shape[-2]: raise ValueError(f"audio: expected (..., channel, time) with a channel, got shape {tuple(x.shape)}")
+        return x if x.shape[-2]==1 else x.mean(-2, keepdim=True)
 
 # %% ../nbs/50_data.ipynb #cdd5ebe4
 class AudioPadType(Enum):
@@ -70,15 +75,17 @@ class ResizeSignal(RandTransform):
         duration:float, # Milliseconds
         pad_mode:AudioPadType=AudioPadType.Zeros_After # What to put where the clip is too short
     ):
-        if not isinstance(pad_mode, AudioPadType): raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {pad_mode!r}")
-        if not duration>0: raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
+        if not isinstance(pad_mode, AudioPadType):
+            raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {pad_mode!r}")
+        if isinstance(duration, str) or not 0<duration<math.inf: raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
         super().__init__()
         self.duration,self.pad_mode = duration,pad_mode
 
-    def before_call(self, b, split_idx): self.do,self.at = True,(0.5 if split_idx else random.random())
+    def before_call(self, b, split_idx): # where RandTransform draws its random numbers
+        self.do,self.at = True,(0.5 if split_idx else random.random())
 
     def encodes(self, x:AudioTensor)->AudioTensor:
-        if x.ndim!=2: raise ValueError(f"ResizeSignal is an item transform, for (channel, time); got shape {tuple(x.shape)}")
+        if x.ndim!=2: raise ValueError(f"ResizeSignal: expected an item (channel, time), got shape {tuple(x.shape)}")
         n,real = int(self.duration/1000*x.need_sr()),int(x.real_lengths)
         if n<1: raise ValueError(f"duration: {self.duration} ms hold no sample at {x.sr} Hz")
         x = x[...,:real]
@@ -114,7 +121,8 @@ class PadAudio(Transform):
         if len({type(o) for o in items})>1: return items
         lead = items[0].shape[:-1]
         for o in items:
-            if o.shape[:-1]!=lead: raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, {tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
+            if o.shape[:-1]!=lead:
+                raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, {tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
         return [self._pad1(o, n) for o in items]
 
     def _pad1(self, o, n):
@@ -132,12 +140,13 @@ def audio_item_tfms(
     force_mono:bool=True, # Mix the channels down?
     crop_signal_to:float=None # Crop or pad to this many milliseconds; None: leave the length
 ): # Transforms
-    "The basic transforms of an audio item"
+    "Resample, mix down and resize, as far as asked for"
     res = [] if sample_rate is None else [Resample(sample_rate)]
     if force_mono: res.append(DownmixMono())
     if crop_signal_to is not None: res.append(ResizeSignal(crop_signal_to))
     return res
 
+# fastai's test_dl finds by its type how far a test item has come; with both a str and a Path stage, each is found
 class ToStr(Transform):
     "A `Path` becomes a string"
     def encodes(self, x:Path): return str(x)
@@ -148,11 +157,13 @@ class ToPath(Transform):
 
 class OpenAudio(Transform):
     "A path becomes the `AudioTensor` in the file"
-    def __init__(self, cache_folder=None): self.cache_folder = cache_folder
+    def __init__(self,
+        cache_folder:str|Path=None # Read the file of the same name from here instead
+    ): self.cache_folder = cache_folder
     def encodes(self, x:Path): return AudioTensor.create(x, cache_folder=self.cache_folder)
 
 class AudioBlock(TransformBlock):
-    "A `TransformBlock` for audio files; the class itself works as a block too"
+    "Audio files as input of a `DataBlock`: open, resample, mix down, pad. The class itself works as a block too"
     def __init__(self,
         cache_folder:str|Path=None, # Read files of the same name from here instead
         sample_rate:int=16000, # Resample to this rate in Hz; None: leave it
@@ -169,10 +180,16 @@ def _need_column(df, col, what):
     if col not in df.columns: raise ValueError(f"col: no column {col!r} in the table; it has {list(df.columns)}")
     return df[col]
 
-def same_value(s, v):
+def same_value(
+    s:pd.Series, # A column
+    v # A value, or its spelling
+)->np.ndarray: # bool
     "Where a column equals `v`, also where one of them is a number and the other its spelling"
-    m = (s==v).to_numpy(dtype=bool)
-    return m if m.any() else (s.astype(str)==str(v)).to_numpy(dtype=bool)
+    m = (s==v).fillna(False).to_numpy(dtype=bool)
+    if m.any(): return m
+    num,v_num = pd.to_numeric(s, errors='coerce'),pd.to_numeric(pd.Series([v]), errors='coerce')[0]
+    if pd.notna(v_num) and num.notna().all(): return (num==v_num).to_numpy(dtype=bool)
+    return (s.astype(str)==str(v)).to_numpy(dtype=bool)
 
 class CrossValidationSplitter:
     "Split a DataFrame: the rows of one fold are the validation set"
@@ -182,6 +199,8 @@ class CrossValidationSplitter:
     ): self.col,self.fold = col,fold
     def __call__(self, df):
         s = _need_column(df, self.col, 'CrossValidationSplitter')
+        if (gone:=s.isna()).any():
+            raise ValueError(f"col: {self.col!r} is empty in {int(gone.sum())} rows, the first at position {int(np.flatnonzero(gone)[0])}")
         valid = same_value(s, self.fold)
         if not valid.any(): raise ValueError(f"fold: no row has {self.col} {self.fold!r}; its values are {sorted(s.unique().tolist(), key=str)}")
         if valid.all(): raise ValueError(f"fold: every row has {self.col} {self.fold!r}, so that none is left to train on")

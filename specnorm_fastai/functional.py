@@ -23,7 +23,7 @@ def n_frames(
     center:bool=True, # Are the ends padded by half a window?
     pad:int=0 # Zeros added to each end before all else
 ): # int or tensor like `n`
-    "Frames of a clip of `n` samples; 0 where it is shorter than one window"
+    "Frames of a clip of `n` samples; without `center`, 0 where it is shorter than one window"
     n = n+2*pad+(2*(n_fft//2) if center else 0)
     res = 1+(n-n_fft)//hop_length
     return res.clamp(min=0) if isinstance(res, Tensor) else max(res, 0)
@@ -42,6 +42,7 @@ def extend(
         if mode=='constant' or pad==0: return F.pad(x, (pad,pad))
         return F.pad(x.reshape(1,-1,n), (pad,pad), mode=mode).reshape(*x.shape[:-1], n+2*pad)
     ln = lengths.to(x.device).expand(x.shape[:-1])[...,None]
+    if mode=='reflect' and (ln<=pad).any(): raise ValueError(f"lengths: expected more than pad={pad} samples to reflect, got {int(ln.min())}")
     i = (torch.arange(n+2*pad, device=x.device)-pad).expand(*x.shape[:-1], n+2*pad)
     inside,near = (i>=0)&(i<ln),(i>=-pad)&(i<ln+pad)
     if   mode=='reflect':   j = torch.where(i.abs()>=ln, 2*(ln-1)-i.abs(), i.abs())
@@ -99,7 +100,7 @@ def mel_filters(
     n_mels:int=128, # Filters
     f_min:float=0., # Lowest frequency in Hz
     f_max:float=None, # Highest frequency in Hz; None: sr/2
-    norm:str=None, # None, or 'slaney': divide each by its width
+    norm:str=None, # None, or 'slaney': divide each by half its width in Hz, so that all have area 1
     mel_scale:str='htk', # 'htk' or 'slaney'
     dtype=torch.float32, # Of the result
     device='cpu' # Of the result
@@ -107,7 +108,8 @@ def mel_filters(
     "Triangular mel filters"
     import librosa
     top = sr/2 if f_max is None else f_max
-    if not 0<=f_min<top<=sr/2: raise ValueError(f"f_min, f_max: expected 0 <= f_min < f_max <= {sr/2:g} (half the sample rate {sr}), got {f_min} and {top}")
+    if not 0<=f_min<top<=sr/2:
+        raise ValueError(f"f_min, f_max: expected 0 <= f_min < f_max <= {sr/2:g} (half the sample rate {sr}), got {f_min} and {top}")
     if n_mels<1: raise ValueError(f"n_mels: expected at least 1, got {n_mels}")
     if mel_scale not in ('htk','slaney'): raise ValueError(f"mel_scale: expected 'htk' or 'slaney', got {mel_scale!r}")
     if norm not in (None,'slaney'): raise ValueError(f"norm: expected None or 'slaney', got {norm!r}")
@@ -119,7 +121,13 @@ def mel_filters(
         warnings.warn(f"{n} of {n_mels} mel filters hold no frequency of an FFT of {n_fft} points at {sr} Hz: these rows are constant. Fewer n_mels or a larger n_fft mends it", stacklevel=2)
     with torch.inference_mode(False): return torch.from_numpy(fb).to(dtype=dtype, device=device)
 
-def mel_frequencies(sr, n_mels=128, f_min=0., f_max=None, mel_scale='htk'):
+def mel_frequencies(
+    sr:int, # Sample rate in Hz
+    n_mels:int=128, # Filters
+    f_min:float=0., # Lowest frequency in Hz
+    f_max:float=None, # Highest frequency in Hz; None: sr/2
+    mel_scale:str='htk' # 'htk' or 'slaney'
+)->np.ndarray: # (n_mels,)
     "Centre of each mel filter in Hz, ascending"
     import librosa
     return librosa.mel_frequencies(n_mels=n_mels+2, fmin=f_min, fmax=sr/2 if f_max is None else f_max, htk=mel_scale=='htk')[1:-1]
@@ -128,14 +136,14 @@ def mel_frequencies(sr, n_mels=128, f_min=0., f_max=None, mel_scale='htk'):
 def to_db(
     x:Tensor, # Power or magnitude, (..., channel, freq, time)
     multiplier:float=10., # 10 for power, 20 for magnitude
-    amin:float=1e-10, # Smallest value, the floor
+    amin:float=1e-10, # Smaller values count as this: the floor, -100 dB of power
     ref:float=1., # Value that becomes 0 dB
     top_db:float=None # Floor this far below each item's maximum; None: no such floor
 )->Tensor: # Like `x`, in dB
     "Decibels: `multiplier * log10(max(x, amin) / max(ref, amin))`"
     x = multiplier*torch.log10(x.clamp(min=amin)) - multiplier*math.log10(max(ref, amin))
     if top_db is None: return x
-    if top_db<0: raise ValueError(f"top_db: expected a number above 0 or None, got {top_db}")
+    if top_db<0: raise ValueError(f"top_db: expected 0 or more, or None, got {top_db}")
     dims = tuple(range(-min(x.ndim,3), 0))
     return torch.maximum(x, x.amax(dims, keepdim=True)-top_db)
 
@@ -163,19 +171,24 @@ def dct_matrix(
 
 # %% ../nbs/10_functional.ipynb #c622e07b
 def _stats_like(x, *stats):
+    if not x.is_floating_point(): raise TypeError(f"x: expected floating point values, got {x.dtype}")
     dtype = torch.float64 if x.dtype==torch.float64 else torch.float32
     return [s.to(device=x.device, dtype=dtype) if isinstance(s, Tensor) else torch.tensor(s, device=x.device, dtype=dtype) for s in stats]
 
 def normalize(
-    x:Tensor, # Anything that `mean` and `std` broadcast against
-    mean:Tensor, # Taken away
-    std:Tensor # Divided by, above 0
+    x:Tensor, # Any shape; a spectrogram is (..., channel, freq, time)
+    mean:Tensor, # Number or tensor that broadcasts against `x`: (1, 1, freq, 1) is one for each frequency
+    std:Tensor # Like `mean`, above 0
 )->Tensor: # Like `x`
     "`(x - mean) / std`"
     m,s = _stats_like(x, mean, std)
     return ((x-m)/s).to(x.dtype)
 
-def denormalize(x:Tensor, mean:Tensor, std:Tensor)->Tensor:
+def denormalize(
+    x:Tensor, # Normalized values
+    mean:Tensor, # As it was given to `normalize`
+    std:Tensor # As it was given to `normalize`
+)->Tensor: # Like `x`
     "`x * std + mean`, the inverse of `normalize`"
     m,s = _stats_like(x, mean, std)
     return (x*s+m).to(x.dtype)
@@ -187,6 +200,7 @@ def standardize(
     min_range:float=1e-8 # A row whose maximum minus minimum is at most this becomes zeros
 )->Tensor: # Like `x`; mean 0 and sample std (n-1) 1 over the real samples of each row
     "`(x - mean) / std` of each row over its real samples"
+    if not x.is_floating_point(): raise TypeError(f"x: expected floating point samples, got {x.dtype}")
     t = x.shape[-1]
     if t==0: return x
     y = x.double()

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['make_xresnet_grayscale', 'xresnet18_grayscale', 'spec_learner']
 
-# %% ../nbs/70_learner.ipynb #c82da415
+# %% ../nbs/70_learner.ipynb #c05e58e7
+import warnings
+
 import torch
 from torch import nn
 from fastai.callback.core import Callback
@@ -18,7 +20,8 @@ from fastai.vision.models.xresnet import xresnet18
 from fastcore.meta import delegates
 from fasttransform.transform import Pipeline
 
-from .stats import _first_spec,keep_random_state
+from .core import AudioSpectrogram
+from .stats import keep_random_state
 
 # %% ../nbs/70_learner.ipynb #cf7ed161
 def make_xresnet_grayscale(
@@ -48,11 +51,26 @@ def _one_spec(dls):
     "A spectrogram batch of one train item, without touching the random state"
     with keep_random_state(), torch.no_grad():
         dl = dls.train.new(bs=1, shuffle=False, drop_last=False, num_workers=0, n=1)
-        return _first_spec(next(iter(dl)))
+        b = next(iter(dl))
+        return next((o for o in b if isinstance(o, AudioSpectrogram)), None) if isinstance(b, (tuple,list)) else b
 
 def _metrics(loss):
     if isinstance(loss, CrossEntropyLossFlat): return accuracy
     if isinstance(loss, BCEWithLogitsLossFlat): return accuracy_multi
+
+def _make_model(arch, n_out, n_in):
+    try: return arch(n_out=n_out, n_in=n_in)
+    except TypeError as e:
+        raise TypeError(f"arch: expected a function of n_out and n_in, or an nn.Module; {getattr(arch,'__name__',arch)} gave: {e}. "
+                        f"A vision network can be given as make_xresnet_grayscale(xresnet34(n_out={n_out}), n_in={n_in})") from None
+
+def _warn_unequal(dls, n=32):
+    "Warn where clips differ in length and nothing brings them to one"
+    ds,tfms = dls.train_ds,dls.train.after_item
+    with keep_random_state():
+        frames = {tuple(tfms(ds[i])[0].shape) for i in range(min(n, len(ds)))}
+    if len(frames)>1: warnings.warn("the clips have unequal lengths, so the network also sees the padding of a batch, and its answer for a clip depends on "
+        "the batch that it is in. For the same answer everywhere, bring them to one length: AudioBlock(crop_signal_to=...) or ResizeSignal")
 
 @delegates(Learner.__init__)
 def spec_learner(
@@ -66,10 +84,16 @@ def spec_learner(
 )->Learner:
     "A `Learner` for spectrograms"
     if not len(dls.train_ds): raise ValueError("dls: there are no train items")
-    if n_in is None: n_in = _one_spec(dls).shape[1]
+    if not len(dls.train):
+        raise ValueError(f"bs: a batch of {dls.train.bs} is more than the {len(dls.train_ds)} train items, and incomplete ones are dropped")
+    if n_in is None:
+        if (x:=_one_spec(dls)) is None:
+            raise ValueError("dls: there is no AudioSpectrogram in its batches; put an AudioToSpec in item_tfms or batch_tfms")
+        n_in = x.shape[1]
     if n_out is None: n_out = get_c(dls)
     if not n_out: raise ValueError("n_out: cannot tell the number of outputs from dls; give n_out")
     if loss_func is None: loss_func = getattr(dls.train_ds, 'loss_func', None)
     if loss_func is None: raise ValueError("loss_func: cannot tell the loss from dls; give loss_func")
-    model = arch if isinstance(arch, nn.Module) else arch(n_out=n_out, n_in=n_in)
+    _warn_unequal(dls)
+    model = arch if isinstance(arch, nn.Module) else _make_model(arch, n_out, n_in)
     return Learner(dls, model, loss_func=loss_func, metrics=_metrics(loss_func) if metrics is None else metrics, **kwargs)

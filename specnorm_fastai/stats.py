@@ -17,7 +17,7 @@ from fastai.data.core import DataLoaders,TfmdDL
 from fastai.data.transforms import Normalize
 from fasttransform.transform import Pipeline
 
-from .core import AudioSpectrogram,_name,as_axes,stat_axes
+from .core import AudioSpectrogram,_name,as_axes,axes_name,span,stat_axes
 
 # %% ../nbs/30_stats.ipynb #c171cac1
 def _merge(n, mean, m2, n2, mean2, m22):
@@ -31,7 +31,7 @@ class StatsRecorder:
     "Running count, mean and standard deviation of spectrogram batches, exact over elements"
     def __init__(self,
         red_dims=(0,2,3) # Dims of (batch, channel, freq, time) to reduce, with 0 and 3 among them, or 'global' or 'frequency'
-    ): 
+    ):
         try: self.red_dims = as_axes(red_dims)
         except ValueError as e: raise ValueError(str(e).replace('axes:', 'red_dims:', 1)) from None
         self.reset()
@@ -46,7 +46,9 @@ class StatsRecorder:
         lengths:Tensor=None # Real frames of each item, (batch,); frames behind are left out. None: every frame counts
     ):
         "Add a batch, all of it or nothing"
-        if not isinstance(x, Tensor) or x.ndim!=4: raise ValueError(f"x: expected a batch (batch, channel, freq, time), got {f'shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__}")
+        if not isinstance(x, Tensor) or x.ndim!=4:
+            got = f'shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x: expected a batch (batch, channel, freq, time), got {got}")
         if self._n is not None and tuple(x.shape[1:3])!=tuple(self._n.shape):
             raise ValueError(f"x: this recorder holds {tuple(self._n.shape)} (channels, frequencies), got a batch of {tuple(x.shape[1:3])}")
         y = x.detach().as_subclass(Tensor).double()
@@ -55,6 +57,8 @@ class StatsRecorder:
         else:
             lengths = torch.as_tensor(lengths, device=y.device)
             if lengths.shape!=(b,): raise ValueError(f"lengths: expected shape {(b,)}, got {tuple(lengths.shape)}")
+            if b and (lengths.min()<0 or lengths.max()>t):
+                raise ValueError(f"lengths: expected 0 to {t} frames, got {lengths.min()} to {lengths.max()}")
             w = (torch.arange(t, device=y.device)<lengths[:,None])[:,None,None]
             n = y.new_zeros((c,f))+w.sum()
             y = y.masked_fill(~w, 0.)
@@ -72,7 +76,8 @@ class StatsRecorder:
 
     def _reduce(self):
         "Count, mean and sum of squared deviations over `red_dims`, each (1, channel or 1, freq or 1, 1)"
-        if self._n is None or not self._n.sum(): raise ValueError("this recorder has seen no frames yet: call update, or fit with StatsCallback(recorder)")
+        if self._n is None or not self._n.sum():
+            raise ValueError("this recorder has seen no frames yet: call update, or fit with StatsCallback(recorder)")
         dims = [d-1 for d in self.red_dims if d in (1,2)]
         n,mean,m2 = self._n,self._mean,self._m2
         if dims:
@@ -90,11 +95,10 @@ class StatsRecorder:
     def count(self): "Elements behind each mean, shaped like it; `nobservations` counts the items"; return self._reduce()[0].long()
 
     def __repr__(self):
-        nm = next((k for k,v in stat_axes.items() if v==self.red_dims), self.red_dims)
+        nm = axes_name(self.red_dims)
         if self._n is None or not self._n.sum(): return f"StatsRecorder({nm!r}): empty"
         m,s = self.mean,self.std
-        vals = f"mean {m.item():.4g}, std {s.item():.4g}" if m.numel()==1 else f"mean {m.min():.4g} to {m.max():.4g}, std {s.min():.4g} to {s.max():.4g}, shape {tuple(m.shape)}"
-        return f"StatsRecorder({nm!r}): {self.nobservations} items, {vals}"
+        return f"StatsRecorder({nm!r}): {self.nobservations} items, mean {span(m)}, std {span(s)}, shape {tuple(m.shape)}"
 
 # %% ../nbs/30_stats.ipynb #c9044994
 @contextmanager
@@ -112,17 +116,25 @@ def _pipeline(fs):
     for f in fs: res.fs.append(f)
     return res
 
+def _upto_normalize(pipe):
+    "The transforms of a pipeline before its first `Normalize`, and whether there is one"
+    fs = list(pipe.fs) if isinstance(pipe, Pipeline) else []
+    stop = next((i for i,f in enumerate(fs) if isinstance(f, Normalize)), None)
+    return fs[:stop],stop is not None
+
 class _StatsDL(TfmdDL):
     "A loader that treats its dataset as validation data"
     def before_iter(self):
         super().before_iter()
         for p in (self.after_item, self.before_batch, self.after_batch): p.split_idx = 1
 
-def _first_spec(b):
-    "The spectrogram in a batch"
-    for o in (b if isinstance(b, (tuple,list)) else (b,)):
-        if isinstance(o, AudioSpectrogram): return o
-    got = [type(o).__name__ for o in (b if isinstance(b, (tuple,list)) else (b,))]
+def _the_spec(b):
+    "The one spectrogram in a batch"
+    b = b if isinstance(b, (tuple,list)) else (b,)
+    found,got = [o for o in b if isinstance(o, AudioSpectrogram)],[type(o).__name__ for o in b]
+    if len(found)==1: return found[0]
+    if found:
+        raise ValueError(f"expected one AudioSpectrogram in a batch, got {got}: fill a StatsRecorder for each input and give SpecNormalize its mean and std")
     raise ValueError(f"no AudioSpectrogram in a batch of {got}: put an AudioToSpec before the normalization in item_tfms or batch_tfms")
 
 def _bar(it, comment, delay=3.):
@@ -143,15 +155,16 @@ def stats_pass(
 ): # Yields `AudioSpectrogram` batches
     "Each train item once, without augmentation, as it is before any `Normalize`"
     if not len(dl.dataset): raise ValueError("dl: there are no train items to take statistics of")
-    fs = list(dl.after_batch.fs) if isinstance(dl.after_batch, Pipeline) else []
-    stop = next((i for i,f in enumerate(fs) if isinstance(f, Normalize)), len(fs))
+    item_fs,stopped = _upto_normalize(dl.after_item)
+    batch_fs = [] if stopped else _upto_normalize(dl.after_batch)[0]
     as_valid = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, 'set_split_idx') else nullcontext()
     with keep_random_state(), as_valid:
-        methods = {n:m for n in ('after_item','before_batch','create_batch','create_item','wif') if not isinstance(m:=getattr(dl, n), MethodType)}
+        methods = {n:m for n in ('before_batch','create_batch','create_item','wif') if not isinstance(m:=getattr(dl, n), MethodType)}
         sdl = _StatsDL(dl.dataset, bs=dl.bs, shuffle=False, drop_last=False, num_workers=dl.fake_l.num_workers, pin_memory=dl.pin_memory,
-                       timeout=dl.timeout, device=dl.device, do_setup=False, after_batch=_pipeline(fs[:stop]), **methods)
+                       timeout=dl.timeout, device=dl.device, do_setup=False,
+                       after_item=_pipeline(item_fs), after_batch=_pipeline(batch_fs), **methods)
         with torch.no_grad():
-            for b in (_bar(sdl, 'statistics') if progress else sdl): yield _first_spec(b)
+            for b in (_bar(sdl, 'statistics') if progress else sdl): yield _the_spec(b)
 
 def collect_stats(
     dls, # DataLoaders, or a train DataLoader

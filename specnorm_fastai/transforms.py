@@ -18,7 +18,8 @@ from fastai.data.load import DataLoader
 from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 
-from .core import AudioSpectrogram,AudioTensor,as_axes,stat_axes
+from fasttransform.cast import retain_meta
+from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,span
 from .functional import denormalize,normalize,standardize
 from .stats import StatsRecorder,collect_stats
 
@@ -26,9 +27,7 @@ from .stats import StatsRecorder,collect_stats
 class AudioNormalize(Transform):
     "Mean 0 and sample std 1 for each channel of each item of an `AudioTensor`; not reversible"
     def encodes(self, x:AudioTensor):
-        res = AudioTensor(standardize(x.plain(), None if x.lengths is None else x.lengths[...,None]), sr=x.sr)
-        res.set_meta(x)
-        return res
+        return retain_meta(x, AudioTensor(standardize(x.plain(), None if x.lengths is None else x.lengths[...,None])))
 
 # %% ../nbs/40_transforms.ipynb #c3572074
 def _as_stat(name, v, axes):
@@ -39,9 +38,11 @@ def _as_stat(name, v, axes):
     if v.ndim==0: v = v.reshape(1,1,1,1)
     elif v.ndim==1:
         free = [d for d in (1,2) if d not in axes]
-        if len(v)>1 and len(free)!=1: raise ValueError(f"{name}: {len(v)} numbers do not say which of the dims {free} they belong to; give shape (1, channel, freq, 1)")
+        if len(v)>1 and len(free)!=1:
+            raise ValueError(f"{name}: {len(v)} numbers do not say which of the dims {free} they belong to; give shape (1, channel, freq, 1)")
         v = v.reshape([len(v) if free and d==free[0] else 1 for d in range(4)])
-    if v.ndim!=4: raise ValueError(f"{name}: expected a number, one number for each channel or frequency, or shape (1, channel or 1, freq or 1, 1), got shape {tuple(v.shape)}")
+    if v.ndim!=4:
+        raise ValueError(f"{name}: expected a number, one number for each channel or frequency, or shape (1, channel or 1, freq or 1, 1), got shape {tuple(v.shape)}")
     if any(v.shape[d]!=1 for d in axes): raise ValueError(f"{name}: shape {tuple(v.shape)} does not fit axes {axes}: the reduced dims must be 1")
     if not torch.isfinite(v).all(): raise ValueError(f"{name}: NaN or Inf among the statistics")
     return v
@@ -57,7 +58,9 @@ def _safe_std(std, what='std'):
     return torch.where(zero, 1., std)
 
 class SpecNormalize(Normalize):
-    "`(x - mean) / std` for an `AudioSpectrogram`, an item or a batch; decoding puts the dB back"
+    "`(x - mean) / std` for an `AudioSpectrogram`, an item or a batch; decoding puts the values back"
+    # What it collects is mean and population std over elements, without padding. No `parameters`: float64 statistics
+    # are not moved with the DataLoaders, but to each batch's device. Order 99: the last of the batch transforms
     parameters,order = (),99
     def __init__(self,
         mean=None, # A number, one for each channel or frequency, or (1, channel or 1, freq or 1, 1); None: collected at set-up
@@ -65,18 +68,26 @@ class SpecNormalize(Normalize):
         axes=(0,2,3) # Dims of (batch, channel, freq, time) that they were taken over, or 'global' or 'frequency'
     ):
         self.axes = as_axes(axes)
+        if isinstance(mean, str): raise ValueError(f"mean: expected numbers, got {mean!r}; did you mean SpecNormalize(axes={mean!r})?")
         if (mean is None)!=(std is None): raise ValueError(f"mean, std: give both or neither, got mean={mean!r}, std={std!r}")
         self._given = mean is not None
         self.mean,self.std = _as_stat('mean', mean, self.axes),_as_stat('std', std, self.axes)
         if self._given:
             try: torch.broadcast_shapes(self.mean.shape, self.std.shape)
-            except RuntimeError: raise ValueError(f"mean, std: their shapes do not fit: {tuple(self.mean.shape)} and {tuple(self.std.shape)}") from None
+            except RuntimeError:
+                raise ValueError(f"mean, std: their shapes do not fit: {tuple(self.mean.shape)} and {tuple(self.std.shape)}") from None
             self.std = _safe_std(self.std)
 
     @classmethod
-    def from_recorder(cls, rec:StatsRecorder): "Normalize with what a recorder holds"; return cls(rec.mean, rec.std, rec.red_dims)
+    def from_recorder(cls,
+        rec:StatsRecorder # Its `red_dims` become the axes
+    ): "Normalize with what a recorder holds"; return cls(rec.mean, rec.std, rec.red_dims)
     @classmethod
-    def from_stats(cls, mean, std, axes=(0,2,3)): "The same as `SpecNormalize(mean, std, axes)`"; return cls(mean, std, axes)
+    def from_stats(cls,
+        mean, # See `SpecNormalize`
+        std, # See `SpecNormalize`
+        axes=(0,2,3) # See `SpecNormalize`
+    ): "The same as `SpecNormalize(mean, std, axes)`"; return cls(mean, std, axes)
 
     def setups(self, dl:DataLoader):
         if self._given: return
@@ -88,30 +99,22 @@ class SpecNormalize(Normalize):
             raise RuntimeError(f"SpecNormalize could not collect its statistics: {type(e).__name__}: {e}") from e
 
     def _stats(self, x):
-        if self.mean is None: raise ValueError("SpecNormalize has no statistics: give mean and std, or let dataloaders() set it up as one of its batch_tfms")
+        if self.mean is None:
+            raise ValueError("SpecNormalize has no statistics: give mean and std, or let dataloaders() set it up as one of its batch_tfms")
         if x.ndim not in (3,4): raise ValueError(f"expected a spectrogram ([batch,] channel, freq, time), got shape {tuple(x.shape)}")
         for nm,s in (('mean',self.mean),('std',self.std)):
             if any(a not in (1,b) for a,b in zip(s.shape[1:3], x.shape[-3:-1])):
                 raise ValueError(f"{nm}: statistics of shape {tuple(s.shape)} do not fit a spectrogram of {tuple(x.shape[-3:-1])} (channels, frequencies)")
         return (self.mean,self.std) if x.ndim==4 else (self.mean[0],self.std[0])
 
-    def encodes(self, x:AudioSpectrogram):
-        res = AudioSpectrogram(normalize(x.plain(), *self._stats(x)))
-        res.set_meta(x)
-        return res.with_settings(units='std')
-
-    def decodes(self, x:AudioSpectrogram):
-        res = AudioSpectrogram(denormalize(x.plain(), *self._stats(x)))
-        res.set_meta(x)
-        return res.with_settings(units=None)
-
+    def _apply(self, f, x, units): return retain_meta(x, AudioSpectrogram(f(x.plain(), *self._stats(x)))).with_settings(units=units)
+    def encodes(self, x:AudioSpectrogram): return self._apply(normalize, x, 'std')
+    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, None)
     def encodes(self, x:TensorImage): return x  # the base class would normalize images
     def decodes(self, x:TensorImage): return x
 
     @property
     def name(self):
-        nm = next((k for k,v in stat_axes.items() if v==self.axes), self.axes)
-        if self.mean is None: return f"SpecNormalize -- {nm}, not set up"
-        f = lambda s: f'{s.item():.4g}' if s.numel()==1 else f'{s.min():.4g} to {s.max():.4g}'
-        return f"SpecNormalize -- {nm}, mean {f(self.mean)}, std {f(self.std)}"
+        stats = 'not set up' if self.mean is None else f"mean {span(self.mean)}, std {span(self.std)}"
+        return f"SpecNormalize -- {axes_name(self.axes)}, {stats}"
     def __repr__(self): return self.name

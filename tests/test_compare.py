@@ -116,7 +116,7 @@ def test_a_bad_table_is_one_clear_message(tmp_path, capsys, rows, cols, args, ms
 
 @pytest.mark.parametrize('args,msg', [(['--epochs','0'],'epochs: expected at least 1'), (['--runs','0'],'runs'), (['--bs','1'],'bs'), (['--lr','-1'],'lr'),
     (['--duration','-2'],'duration'), (['--duration','5000'],'duration: expected seconds'), (['--ways','best'],"ways: expected some of"), (['--workers','-1'],'workers'),
-    (['--data','/nowhere'],'no such folder'), (['--label-col','x'],'label_col: needs data')])
+    (['--data','/nowhere'],'no such folder'), (['--label-col','x'],'label_col: expected together with data'), (['--lr','inf'],'lr'), (['--data',''],'data: expected a folder')])
 def test_bad_arguments_are_one_clear_message(tmp_path, capsys, args, msg):
     from specnorm_fastai.cli import compare as cli
     assert cli([*args,'--out',str(tmp_path/'o')])==1
@@ -170,3 +170,39 @@ def test_real_clips_of_unequal_length_train(esc10, tmp_path):
     d = tmp_path/'d'; (d/'meta').mkdir(parents=True); (d/'audio').symlink_to(esc10/'audio'); df.to_csv(d/'meta'/'t.csv', index=False)
     assert quiet(d, tmp_path/'o', workers=2, duration=1.).runs.tolist()==[1,1,1]
     assert len(pd.read_csv(tmp_path/'o'/'predictions.csv'))==3*(df.fold==1).sum()
+
+def test_changed_audio_is_not_mixed_with_old_runs(small, tmp_path):
+    import shutil
+    shutil.copytree(small, tmp_path/'d')
+    quiet(tmp_path/'d', tmp_path/'o', ways='none')
+    f = next((tmp_path/'d'/'audio').iterdir()); x,sr = sf.read(f); sf.write(f, x[::-1], sr)
+    with pytest.raises(ValueError, match='the table or the audio was another one'): quiet(tmp_path/'d', tmp_path/'o', ways='none')
+
+def test_a_run_of_other_settings_is_refused_also_without_results_json(small, tmp_path):
+    quiet(small, tmp_path/'o', ways='none')
+    (tmp_path/'o'/'results.json').unlink()
+    with pytest.raises(ValueError, match='is a run of other settings'): quiet(small, tmp_path/'o', ways='none', lr=.01)
+
+def test_two_processes_in_one_folder_lose_no_run(small, tmp_path):
+    ps = [subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(tmp_path/'o'),*QUICK,'--ways','none','global','--seed',str(s)], stdout=subprocess.DEVNULL) for s in (0,5)]
+    assert [p.wait(timeout=300) for p in ps]==[0,0]
+    quiet(small, tmp_path/'o', ways='none')
+    assert len(pd.read_csv(tmp_path/'o'/'results.csv'))==4==len(list((tmp_path/'o'/'runs').iterdir()))
+
+def test_the_table_is_read_as_it_is_spelled(tmp_path):
+    d = _table(tmp_path/'d', ['01.wav,1,01,yes','1.wav,2,1,no','02.wav,1,None,FALSE','2.wav,2,NA,1'], 'filename,fold,category,test', ('01.wav','1.wav','02.wav','2.wav'))
+    (d/'meta'/'._t.csv').write_text('junk')
+    df = read_table(d, test_col='test')
+    assert df.label.tolist()==['01','1','None','NA'] and df.fold.tolist()==[1,2,1,2] and df.test.tolist()==[True,False,False,True]
+
+def test_one_file_under_two_names_and_an_odd_test_value_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='listed more than once'): read_table(_table(tmp_path/'d', ['a.wav,1,x','./a.wav,2,y']))
+    with pytest.raises(ValueError, match="test_col: expected true or false .* got '2' in row 3"): read_table(_table(tmp_path/'e', ['a.wav,0,x','b.wav,2,y']), test_col='fold')
+
+def test_folds_that_were_made_are_announced(tmp_path):
+    said = []
+    for c in 'ab':
+        (tmp_path/'d'/c).mkdir(parents=True)
+        for i in range(10): sf.write(tmp_path/'d'/c/f'{i}.wav', np.random.default_rng(i).normal(size=8000)*.1, 16000)
+    compare(tmp_path/'d', tmp_path/'o', ways='none', epochs=1, runs=1, workers=0, bs=8, log=said.append)
+    assert 'five folds were made' in said[0] and any('One run has no spread' in s for s in said)

@@ -392,7 +392,7 @@ def test_failed_save_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypatch
     assert [q.name for q in tmp_path.iterdir()]==['a.wav'] and p.read_bytes()==before
 
 def test_save_refuses_what_is_no_item_no_format_no_folder(tmp_path):
-    with pytest.raises(ValueError, match='one item'): torch.stack([noise(),noise()]).save(tmp_path/'a.wav')
+    with pytest.raises(ValueError, match='save: expected an item'): torch.stack([noise(),noise()]).save(tmp_path/'a.wav')
     for n in ('a','a.txt'):
         with pytest.raises(ValueError, match='suffix of an audio format'): noise().save(tmp_path/n)
     with pytest.raises(FileNotFoundError, match='nowhere'): noise().save(tmp_path/'nowhere'/'a.wav')
@@ -434,7 +434,7 @@ def test_show_spectrogram_has_seconds_hertz_and_decibels(ch, cfg):
 
 @pytest.mark.parametrize('x', [noise(), to_spec(noise())], ids=['audio','spec'])
 def test_show_of_a_batch_asks_for_an_item(x):
-    with pytest.raises(ValueError, match='show takes one item.*index a batch first'): torch.stack([x,x]).show()
+    with pytest.raises(ValueError, match='show: expected an item.*index a batch first'): torch.stack([x,x]).show()
 
 @pytest.mark.parametrize('spec', [False,True])
 @pytest.mark.parametrize('mono', [False,True])

@@ -156,7 +156,7 @@ def test_resize_refuses_what_it_cannot_do():
     for d in (0,-5): pytest.raises(ValueError, ResizeSignal, d).match('duration: expected milliseconds above 0')
     with pytest.raises(ValueError, match='pad_mode: expected one of'): ResizeSignal(5, 'zeros')
     with pytest.raises(ValueError, match='duration: 0.5 ms hold no sample at 1000 Hz'): ResizeSignal(.5)(ramp(9))
-    with pytest.raises(ValueError, match='is an item transform'): ResizeSignal(5)(torch.stack([ramp(9),ramp(9)]))
+    with pytest.raises(ValueError, match='ResizeSignal: expected an item'): ResizeSignal(5)(torch.stack([ramp(9),ramp(9)]))
 
 # ---- PadAudio
 

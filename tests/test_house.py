@@ -35,3 +35,32 @@ def test_constraints_pin_every_requirement():
 
 def test_nothing_imports_torchaudio():
     for f in (root/'specnorm_fastai').glob('*.py'): assert 'import torchaudio' not in f.read_text(), f
+
+def test_the_readmes_python_runs_as_printed(tmp_path):
+    "Each python block of README.md in one process, in an empty folder"
+    blocks = re.findall(r'```python\n(.*?)```', (root/'README.md').read_text(), re.S)
+    assert len(blocks)>=3
+    code = 'import matplotlib; matplotlib.use("Agg")\n' + '\n'.join(blocks)
+    r = subprocess.run([sys.executable,'-c',code], cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-2000:]
+
+def _public():
+    from importlib import import_module
+    for m in sorted((root/'specnorm_fastai').glob('[a-z]*.py')):
+        if m.stem=='all': continue
+        mod = import_module(f'specnorm_fastai.{m.stem}')
+        for n in mod.__all__:
+            if callable(o:=getattr(mod, n)) and getattr(o, '__module__', '').startswith('specnorm_fastai'): yield f'{m.stem}.{n}',o
+
+def test_every_public_name_has_a_docstring_and_documents_its_parameters():
+    import inspect
+    from fastcore.docments import docments
+    bad = []
+    for name,o in _public():
+        if not inspect.getdoc(o): bad.append(f'{name}: no docstring')
+        if o.__class__.__name__=='Function' or inspect.isclass(o) and issubclass(o, (BaseException,)) or hasattr(o, '__wrapped__'): continue
+        f = o.__init__ if inspect.isclass(o) and '__init__' in o.__dict__ else o.__dict__.get('__new__') if inspect.isclass(o) else o
+        if f is None or name in ('features.AudioConfig','data.AudioPadType'): continue
+        for p,d in docments(f, returns=False).items():
+            if p not in ('self','cls','kwargs','args') and not d: bad.append(f'{name}({p})')
+    assert not bad, bad

@@ -92,3 +92,19 @@ def test_show_results_draws_targets_and_predictions(synthetic):
     assert len(axs)==2 and all(len(a.get_title().splitlines())==2 and 'Hz' in a.get_ylabel() for a in axs)
     assert any('dB' in t.get_text() for a in plt.gcf().axes for t in a.get_yticklabels())
     plt.close('all')
+
+def test_unequal_clips_warn_and_equal_ones_do_not(synthetic):
+    to_mel = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, hop_length=256, n_mels=32))
+    block = DataBlock(blocks=(AudioBlock, CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'), splitter=CrossValidationSplitter(), batch_tfms=to_mel)
+    with pytest.warns(UserWarning, match='unequal lengths'): spec_learner(block.dataloaders(pd.read_csv(synthetic/'meta'/'synthetic.csv'), bs=8, num_workers=0))
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always'); spec_learner(_dls(synthetic))
+    assert not any('unequal' in str(o.message) for o in w)
+
+def test_a_batch_larger_than_the_data_is_an_error(synthetic):
+    dls = _dls(synthetic)
+    dls.train.bs = 1000
+    with pytest.raises(ValueError, match='bs: a batch of 1000 is more than the 64 train items'): spec_learner(dls)
+
+def test_an_arch_of_another_kind_says_how_to_give_it(synthetic):
+    with pytest.raises(TypeError, match='arch: expected a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)

@@ -191,3 +191,31 @@ def test_a_failed_pass_leaves_recorders_as_they_were(synthetic, tmp_path):
     (tmp_path/'d'/'audio'/bad).write_bytes(b'')
     with pytest.raises(ValueError, match=bad): collect_stats(dls, rec)
     assert rec.mean.item()==m and rec.nobservations==64
+
+def test_a_callback_measures_again_where_the_data_are_others(synthetic):
+    df,rec = _table(synthetic),StatsRecorder()
+    cb,means = StatsCallback(rec),[]
+    learn = Learner(_block(synthetic).dataloaders(df, bs=16, num_workers=0), _model())
+    for fold in (1,2,2):
+        if fold!=1: learn.dls = _block(synthetic, fold=fold).dataloaders(df, bs=16, num_workers=0)
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=cb)
+        means.append(rec.mean.item())
+    assert means[0]!=means[1]==means[2]
+    for m,fold in zip(means,(1,2)): assert abs(m-_numpy_stats(synthetic, df[df.fold!=fold])[0][0])<2e-3
+
+def test_statistics_are_taken_before_a_normalization_of_items_too(synthetic):
+    block = DataBlock(blocks=(AudioBlock(crop_signal_to=500), CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'),
+                      splitter=CrossValidationSplitter(), item_tfms=[AudioToSpec.from_cfg(_cfg()), SpecNormalize(-30., 20.)], batch_tfms=[])
+    raw = DataBlock(blocks=(AudioBlock(crop_signal_to=500), CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'),
+                    splitter=CrossValidationSplitter(), item_tfms=[AudioToSpec.from_cfg(_cfg())])
+    a,b = (collect_stats(bl.dataloaders(_table(synthetic), bs=16, num_workers=0), StatsRecorder())[0] for bl in (block,raw))
+    assert a.mean.item()==b.mean.item() and abs(a.std.item())>10
+
+def test_two_spectrograms_in_a_batch_are_not_confused(synthetic):
+    block = DataBlock(blocks=(AudioBlock, AudioBlock, CategoryBlock), n_inp=2, get_x=[ColReader('filename', pref=synthetic/'audio')]*2, get_y=ColReader('category'),
+                      splitter=CrossValidationSplitter(), batch_tfms=[AudioToSpec.from_cfg(_cfg()), SpecNormalize()])
+    with pytest.raises(ValueError, match='expected one AudioSpectrogram in a batch'): block.dataloaders(_table(synthetic), bs=16, num_workers=0)
+
+@pytest.mark.parametrize('lengths', [[-1,2],[1,10]])
+def test_lengths_outside_of_the_batch_are_refused(lengths):
+    with pytest.raises(ValueError, match='lengths: expected 0 to 9'): StatsRecorder().update(torch.randn(2,1,4,9), lengths=torch.tensor(lengths))

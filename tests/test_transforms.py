@@ -85,3 +85,8 @@ def test_audio_normalize_of_silence_is_silence():
         assert (z==0).all()
     mixed = AudioTensor(torch.stack([torch.zeros(1,100), torch.randn(1,100)]), sr=16000)
     assert torch.isfinite(AudioNormalize()(mixed).plain()).all()
+
+def test_integers_are_refused_not_truncated():
+    with pytest.raises(TypeError, match='floating point'): AudioNormalize()(AudioTensor((torch.randn(1,8)*3000).short(), sr=16000))
+    with pytest.raises(TypeError, match='floating point'): SpecNormalize(-20., 10.)(_spec(1,1,4,9).to(torch.int32))
+    with pytest.raises(ValueError, match="did you mean SpecNormalize\\(axes='frequency'\\)"): SpecNormalize('frequency')
