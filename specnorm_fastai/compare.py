@@ -235,7 +235,7 @@ def format_table(
 
 # %% ../nbs/80_compare.ipynb #cfec56df
 _defaults = dict(epochs=15, runs=3, bs=32, lr=3e-3, workers=2)
-_synthetic = dict(epochs=7, runs=2, bs=16, lr=5e-3, workers=0)  # about two minutes on two cores, and neither chance nor 100 %
+_synthetic = dict(epochs=7, runs=2, bs=16, lr=5e-3, workers=0)  # two to three minutes on two cores, and neither chance nor 100 %
 
 def _check(ways, features, duration, epochs, runs, bs, workers, lr):
     "Raise where an argument cannot be used"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['stat_axes', 'audio_extensions', 'as_axes', 'axes_name', 'span', 'audio_info', 'AudioTensor', 'AudioSpectrogram',
-           'show_batch', 'show_results', 'get_audio_files']
+           'show_batch', 'show_results', 'plot_top_losses', 'get_audio_files']
 
 # %% ../nbs/00_core.ipynb #ccb0e562
 import copy,os,re,tempfile
@@ -21,6 +21,7 @@ from fastai.torch_core import TensorBase,TensorImageBase,subplots,tensor
 from fastai.data.core import get_show_batch_func,show_batch,show_results
 from fastai.data.transforms import get_files
 from fastai.data.external import URLs
+from fastai.interpret import plot_top_losses
 from fastai.vision.data import get_grid
 
 # %% ../nbs/00_core.ipynb #c6d12d84
@@ -525,6 +526,14 @@ def show_results(x:AudioTensor, y, samples, outs, ctxs=None, max_n=6, nrows=None
 def show_results(x:AudioSpectrogram, y, samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None, **kwargs):
     ctxs = _grid(samples, ctxs, max_n, nrows, ncols, figsize, (4.2,3.2))
     return _show_results(samples, outs, ctxs, max_n, **kwargs)
+
+# %% ../nbs/00_core.ipynb #cfb85914
+@dispatch
+def plot_top_losses(x:AudioSpectrogram, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
+    ctxs = _grid(samples, None, len(samples), nrows, ncols, figsize, (4.2,3.2))
+    for ctx,s,o,raw,loss in zip(ctxs, samples, outs, raws, losses):
+        s[0].show(ctx=ctx, **kwargs)
+        ctx.set_title(f'{o[0]} ({raw.max().item():.2f}), is {s[1]}\nloss {loss.item():.2f}')
 
 # %% ../nbs/00_core.ipynb #c0ab3e4d
 audio_extensions = ('.wav','.flac','.ogg','.oga','.opus','.mp3','.aif','.aiff','.aifc','.au','.snd','.caf','.w64','.rf64')

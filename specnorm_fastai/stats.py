@@ -30,10 +30,13 @@ def _merge(n, mean, m2, n2, mean2, m22):
 class StatsRecorder:
     "Running count, mean and standard deviation of spectrogram batches, exact over elements"
     def __init__(self,
-        red_dims=(0,2,3) # Dims of (batch, channel, freq, time) to reduce, with 0 and 3 among them, or 'global' or 'frequency'
+        red_dims=(0,2,3), # Dims of (batch, channel, freq, time) to reduce, with 0 and 3 among them, or 'global' or 'frequency'
+        ddof:int=0 # `std` divides by the count minus this: 0 for the population, 1 for a sample
     ):
         try: self.red_dims = as_axes(red_dims)
         except ValueError as e: raise ValueError(str(e).replace('axes:', 'red_dims:', 1)) from None
+        if not isinstance(ddof, int) or ddof<0: raise ValueError(f"ddof: expected a whole number of 0 or more, got {ddof!r}")
+        self.ddof = ddof
         self.reset()
 
     def reset(self):
@@ -69,10 +72,27 @@ class StatsRecorder:
         if not torch.isfinite(d).all():
             i = int((~torch.isfinite(y).flatten(1).all(1)).nonzero()[0])
             raise ValueError(f"x: NaN or Inf in {_name(x, i)}")
-        if self._n is None: self._n,self._mean,self._m2 = torch.zeros_like(n),torch.zeros_like(mean),torch.zeros_like(d)
-        prev = (s.to(y.device) for s in (self._n,self._mean,self._m2))
-        self._n,self._mean,self._m2 = _merge(*prev, n, mean, d)
-        self.nobservations += b
+        self._add(n, mean, d, b)
+
+    def _add(self, n, mean, m2, nobs):
+        if self._n is None: self._n,self._mean,self._m2 = n,mean,m2
+        else: self._n,self._mean,self._m2 = _merge(*(s.to(n.device) for s in (self._n,self._mean,self._m2)), n, mean, m2)
+        self.nobservations += nobs
+
+    def merge(self,
+        other # A `StatsRecorder` of other items, with the same channels and frequencies; it stays as it is
+    ): # This recorder
+        "Add what another recorder has seen, as if all of it had been seen here"
+        if not isinstance(other, StatsRecorder): raise TypeError(f"other: expected a StatsRecorder, got {type(other).__name__}")
+        if (self.red_dims,self.ddof)!=(other.red_dims,other.ddof):
+            raise ValueError(f"other: expected red_dims {self.red_dims} and ddof {self.ddof}, got {other.red_dims} and {other.ddof}")
+        if other._n is None: return self
+        if self._n is not None and self._n.shape!=other._n.shape:
+            raise ValueError(f"other: this recorder holds {tuple(self._n.shape)} (channels, frequencies), the other {tuple(other._n.shape)}")
+        self._add(*(s.clone() for s in (other._n,other._mean,other._m2)), other.nobservations)
+        return self
+
+    def __add__(self, other): return StatsRecorder(self.red_dims, self.ddof).merge(self).merge(other)
 
     def _reduce(self):
         "Count, mean and sum of squared deviations over `red_dims`, each (1, channel or 1, freq or 1, 1)"
@@ -90,7 +110,11 @@ class StatsRecorder:
     @property
     def mean(self): "float64, 1 on every reduced dim: (1,1,1,1) globally, (1,1,freq,1) for each frequency"; return self._reduce()[1]
     @property
-    def std(self): "Population standard deviation (ddof 0), shaped like `mean`"; n,_,m2 = self._reduce(); return (m2/n).sqrt()
+    def std(self):
+        "Standard deviation, shaped like `mean`; of the population (ddof 0) unless told otherwise"
+        n,_,m2 = self._reduce()
+        if (n<=self.ddof).any(): raise ValueError(f"ddof: expected less than the count of elements, {int(n.min())}, got {self.ddof}")
+        return (m2/(n-self.ddof)).sqrt()
     @property
     def count(self): "Elements behind each mean, shaped like it; `nobservations` counts the items"; return self._reduce()[0].long()
 
@@ -173,7 +197,7 @@ def collect_stats(
 )->tuple: # The recorders
     "Fill recorders in one pass over the train split; frames that are padding do not count"
     recorders = recorders or tuple(StatsRecorder(k) for k in stat_axes)
-    fresh = [StatsRecorder(r.red_dims) for r in recorders]
+    fresh = [StatsRecorder(r.red_dims, r.ddof) for r in recorders]
     for x in stats_pass(dls.train if isinstance(dls, DataLoaders) else dls, progress):
         for r in fresh: r.update(x, lengths=x.lengths)
     for r,f in zip(recorders, fresh): r.__dict__.update(f.__dict__)  # in place, and only when the whole pass went well

@@ -108,3 +108,11 @@ def test_a_batch_larger_than_the_data_is_an_error(synthetic):
 
 def test_an_arch_of_another_kind_says_how_to_give_it(synthetic):
     with pytest.raises(TypeError, match='arch: expected a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)
+
+def test_top_losses_are_drawn(synthetic):
+    import matplotlib.pyplot as plt
+    from fastai.vision.all import ClassificationInterpretation
+    learn = spec_learner(_dls(synthetic, SpecNormalize()))
+    with learn.no_bar(): ClassificationInterpretation.from_learner(learn).plot_top_losses(2)
+    axs = [a for a in plt.gcf().axes if a.get_xlabel()=='time (s)']
+    assert len(axs)==2 and all('loss' in a.get_title() and ', is ' in a.get_title() for a in axs)

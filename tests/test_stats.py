@@ -219,3 +219,43 @@ def test_two_spectrograms_in_a_batch_are_not_confused(synthetic):
 @pytest.mark.parametrize('lengths', [[-1,2],[1,10]])
 def test_lengths_outside_of_the_batch_are_refused(lengths):
     with pytest.raises(ValueError, match='lengths: expected 0 to 9'): StatsRecorder().update(torch.randn(2,1,4,9), lengths=torch.tensor(lengths))
+
+@given(parts=st.lists(st.integers(0,6), min_size=1, max_size=7), cuts=st.integers(0,7), order=st.randoms(use_true_random=False), ddof=st.integers(0,1), red=st.sampled_from([(0,2,3),(0,1,3),(0,3)]),
+       off=st.sampled_from([0.,-40.,1e4]), seed=st.integers(0,99))
+def test_merging_is_associative_and_commutative(parts, cuts, order, ddof, red, off, seed):
+    "Any tree over any order of parts, empty ones among them, equals numpy over all elements"
+    rng = np.random.default_rng(seed)
+    xs = [torch.tensor(rng.normal(size=(b,2,3,5))*3+off) for b in parts]
+    if sum(parts)<1: return
+    recs = []
+    for x in xs: r = StatsRecorder(red, ddof); (r.update(x) if len(x) else None); recs.append(r)
+    order.shuffle(recs)
+    before = [r.nobservations for r in recs]
+    while len(recs)>1:
+        i = order.randrange(len(recs)-1); recs[i:i+2] = [recs[i]+recs[i+1]]
+    tot = recs[0]; allx = torch.cat(xs).numpy()
+    m,s = allx.mean(red, keepdims=True),allx.std(red, keepdims=True, ddof=ddof)
+    assert tot.nobservations==sum(parts)==sum(before)
+    # float64; merging adds one rounding of the mean a level, 1e-16 of the offset
+    assert np.allclose(tot.mean, m, rtol=1e-13, atol=1e-13) and np.allclose(tot.std, s, rtol=1e-9)
+
+def test_adding_leaves_both_and_merging_leaves_the_other():
+    a,b = StatsRecorder(),StatsRecorder()
+    a.update(torch.randn(2,1,3,4)); b.update(torch.randn(3,1,3,4)+9)
+    am,bm = a.mean.clone(),b.mean.clone()
+    c = a+b
+    assert torch.equal(a.mean, am) and torch.equal(b.mean, bm) and c.nobservations==5
+    assert a.merge(b) is a and torch.equal(b.mean, bm) and torch.allclose(a.mean, c.mean, rtol=1e-14)
+    b.update(torch.randn(1,1,3,4))
+    assert c.nobservations==5
+
+def test_what_does_not_fit_is_not_merged():
+    a = StatsRecorder(); a.update(torch.randn(2,1,3,4))
+    b = StatsRecorder(); b.update(torch.randn(2,1,4,4))
+    for o,msg in ((b,r'holds \(1, 3\)'), (StatsRecorder('frequency'),'expected red_dims'), (StatsRecorder(ddof=1),'ddof')):
+        with pytest.raises(ValueError, match=msg): a.merge(o)
+    with pytest.raises(TypeError, match='expected a StatsRecorder'): a+1
+    with pytest.raises(ValueError, match='ddof'): StatsRecorder(ddof=-1)
+    one = StatsRecorder('frequency', ddof=1); one.update(torch.randn(1,1,3,1))
+    with pytest.raises(ValueError, match='less than the count'): one.std
+    assert a.nobservations==2
