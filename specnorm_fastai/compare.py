@@ -256,17 +256,17 @@ def _choose_folds(df, fold):
     for f in folds: split_masks(df, f)
     return folds
 
-def _open_out(out, settings):
+def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there"
-    info = out/'results.json'
-    if info.exists():
-        try: old = json.loads(info.read_text())['settings']
+    file,settings = out/'results.json',info['settings']
+    if file.exists():
+        try: old = json.loads(file.read_text())['settings']
         except (ValueError,KeyError,TypeError):
-            raise ValueError(f"out: {info} is not the results.json of an experiment; choose another --out") from None
+            raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
         diff = [f"{k} was {old.get(k)!r}, is {settings.get(k)!r}" for k in {**old,**settings} if old.get(k)!=settings.get(k)]
         diff = ["the table or the audio was another one" if d.startswith('data_sha256') else d for d in diff]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
-    else: _write(info, json.dumps(dict(settings=settings, versions=_versions()), indent=1))
+    else: _write(file, json.dumps(dict(info, versions=_versions()), indent=1))
     return _load_runs(out, settings)
 
 def _fold_stats(df, fold, cfg):
@@ -276,7 +276,7 @@ def _fold_stats(df, fold, cfg):
     collect_stats(dls, *recs.values())
     return recs
 
-def _run_all(df, todo, folds, recs, cfg, out, settings):
+def _run_all(df, todo, folds, recs, cfg, out, info):
     "Train the runs that are not done; each is on disk before the next begins"
     from fastprogress.fastprogress import progress_bar
     folds = {str(f):f for f in folds}
@@ -289,12 +289,12 @@ def _run_all(df, todo, folds, recs, cfg, out, settings):
             norm = None if way=='none' else SpecNormalize.from_recorder(recs[f][way])
             row,preds = _train(df, folds[f], way, s, norm, cfg, bar, k)
             k += steps[f]
-            _write(_run_file(out, (way,f,s)), json.dumps(dict(row=row, predictions=preds, settings=_digest(settings))))
+            _write(_run_file(out, (way,f,s)), json.dumps(dict(row=row, predictions=preds, settings=_digest(info['settings']))))
     finally:
-        done = _load_runs(out, settings)
-        if done: _write_tables(out, done, settings)  # also where it was interrupted
+        done = _load_runs(out, info['settings'])
+        if done: _write_tables(out, done, info)  # also where it was interrupted
 
-def _write_tables(out, done, settings):
+def _write_tables(out, done, info):
     "results.csv, predictions.csv and results.json of all runs in a folder"
     order = {w:i for i,w in enumerate(norm_ways)}
     rows = pd.DataFrame([d['row'] for d in done.values()])
@@ -305,7 +305,7 @@ def _write_tables(out, done, settings):
                for w,r in summarize(rows).iterrows()]
     _write(out/'results.csv', rows.to_csv(index=False))
     _write(out/'predictions.csv', preds.to_csv(index=False))
-    _write(out/'results.json', json.dumps(dict(settings=settings, versions=_versions(), summary=summary, runs=rows.to_dict('records')), indent=1))
+    _write(out/'results.json', json.dumps(dict(info, versions=_versions(), summary=summary, runs=rows.to_dict('records')), indent=1))
     return rows
 
 # %% ../nbs/80_compare.ipynb #ce83d690
@@ -351,7 +351,9 @@ def compare(
     settings = dict(data='synthetic' if synthetic else str(Path(data).expanduser().resolve()), arch='xresnet18_grayscale', **cfg,
                     clips=len(df), classes=int(df.label.nunique()), seconds_of_audio=round(float(secs.sum()), 3),
                     data_sha256=digest)
-    done = _open_out(out, settings)
+    # `settings` must agree where runs are added to a folder; `call` may differ
+    info = dict(settings=settings, call=dict(ways=ways, runs=runs, folds=[str(f) for f in folds], seed=seed, workers=workers, **cols))
+    done = _open_out(out, info)
     keys = [(w,str(f),s) for f in folds for s in range(seed, seed+runs) for w in ways]
     todo,n_cls,cfg['workers'] = [k for k in keys if k not in done],df.label.nunique(),workers
     if df.attrs.get('made_folds') and folds!=['test']:
@@ -359,8 +361,8 @@ def compare(
     log(f"{len(df)} clips of {n_cls} classes, {duration:g} s each, {features}; {len(keys)} runs of {epochs} epochs" +
         (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
     recs = {str(f):_fold_stats(df, f, cfg) for f in folds} if todo or not (out/'stats.png').exists() else {}
-    if todo: _run_all(df, todo, folds, recs, cfg, out, settings)
-    rows = _write_tables(out, _load_runs(out, settings), settings)  # another process may have added to them
+    if todo: _run_all(df, todo, folds, recs, cfg, out, info)
+    rows = _write_tables(out, _load_runs(out, settings), info)  # another process may have added to them
     rows = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
     if recs: _plot_stats(recs, features, sample_rate, out/'stats.png')
     _plot_accuracy(rows, n_cls, out/'accuracy.png')

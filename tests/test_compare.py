@@ -32,7 +32,7 @@ def test_the_command_line_writes_everything(done, small):
     df = pd.read_csv(small/'meta'/'synthetic.csv')
     assert set(preds.filename)==set(df.filename[df.fold==1])
     s = info['settings']
-    assert s['epochs']==1 and s['features']=='mel' and s['duration']==.3 and s['clips']==40 and info['versions']['torch'] and info['summary'][0]['way']=='none'
+    assert s['epochs']==1 and s['features']=='mel' and s['duration']==.3 and s['clips']==40 and info['versions']['torch'] and info['summary'][0]['way']=='none' and info['call']['workers']==0 and info['call']['runs']==1
     for f in ('accuracy.png','stats.png'): assert (out/f).read_bytes()[:4]==b'\x89PNG'
 
 def test_called_again_it_trains_nothing(done, small):
