@@ -21,16 +21,16 @@ class StatsCallback(Callback):
     ):
         for r in recorders:
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
-        self.recorders,self.progress,self.done,self._measured = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,False,None
+        self.recorders,self.progress,self._measured = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,None
 
     @property
     def name(self):
         # removed from a learner after fit(cbs=...), a callback is deleted by this name; under another the results stay at learn.stats
-        return 'stats_removed' if self.done and self.learn is None else 'stats'
+        return 'stats_removed' if self._measured is not None and self.learn is None else 'stats'
 
     def before_fit(self):
         if self._measured is self.learn.dls.train_ds: return
         collect_stats(self.learn.dls, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'))
-        self.done,self._measured = True,self.learn.dls.train_ds
+        self._measured = self.learn.dls.train_ds
 
     def __getstate__(self): return {**self.__dict__, '_measured': None}  # an exported learner holds no data

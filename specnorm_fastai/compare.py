@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['norm_ways', 'feature_cfgs', 'read_table', 'split_masks', 'experiment_dls', 'summarize', 'format_table', 'compare']
 
-# %% ../nbs/80_compare.ipynb #c736fd6e
-import hashlib,json,os,platform,re,tempfile,time
+# %% ../nbs/80_compare.ipynb #c1cbfe94
+import hashlib,json,platform,re,time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from fastai.data.block import CategoryBlock,DataBlock
 from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
 
-from .core import _hz,audio_extensions,audio_info,get_audio_files
+from .core import _hz,_whole_file,audio_extensions,audio_info,get_audio_files
 from .data import AudioBlock,ResizeSignal,same_value,synthetic_audio
-from .features import AudioConfig,AudioToSpec,_freqs
+from .features import AudioConfig,AudioToSpec,_row_freqs
 from .learner import spec_learner
 from .stats import StatsRecorder,_bar,collect_stats
 from .transforms import AudioNormalize,SpecNormalize
@@ -163,7 +163,6 @@ def _train(df, fold, way, seed, norm, cfg, bar, done):
     set_seed(seed)
     valid = split_masks(df, fold)
     dls = experiment_dls(df, valid, norm, **{k:cfg[k] for k in ('features','duration','sample_rate','bs')}, workers=cfg['workers'])
-    if not len(dls.train): raise ValueError(f"bs: a batch of {cfg['bs']} is more than the {int((~valid).sum())} train clips")
     t = time.time()
     learn = spec_learner(dls)
     with learn.no_bar(), learn.no_logging():
@@ -182,15 +181,9 @@ def _train(df, fold, way, seed, norm, cfg, bar, done):
 # %% ../nbs/80_compare.ipynb #c22afd1d
 def _write(path, text):
     "Write a file, whole or not at all"
-    try: fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
-    except OSError as e: raise OSError(f"cannot write to {path.parent}: {e.strerror}") from None
     try:
-        with os.fdopen(fd, 'w') as f: f.write(text)
-        os.chmod(tmp, 0o644); os.replace(tmp, path)
-    except BaseException as e:
-        os.unlink(tmp)
-        if isinstance(e, OSError): raise OSError(f"cannot write {path}: {e.strerror or e}") from None
-        raise
+        with _whole_file(path) as tmp: Path(tmp).write_text(text)
+    except OSError as e: raise OSError(f"cannot write {path}: {e.strerror or e}") from None
 
 def _versions():
     from importlib.metadata import version
@@ -263,8 +256,8 @@ def _open_out(out, info):
         try: old = json.loads(file.read_text())['settings']
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
-        diff = [f"{k} was {old.get(k)!r}, is {settings.get(k)!r}" for k in {**old,**settings} if old.get(k)!=settings.get(k)]
-        diff = ["the table or the audio was another one" if d.startswith('data_sha256') else d for d in diff]
+        diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {old.get(k)!r}, is {settings.get(k)!r}"
+                for k in {**old,**settings} if old.get(k)!=settings.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
     else: _write(file, json.dumps(dict(info, versions=_versions()), indent=1))
     return _load_runs(out, settings)
@@ -276,31 +269,26 @@ def _fold_stats(df, fold, cfg):
     collect_stats(dls, *recs.values())
     return recs
 
-def _run_all(df, todo, folds, recs, cfg, out, info):
+def _run_all(df, todo, folds, recs, cfg, out, settings):
     "Train the runs that are not done; each is on disk before the next begins"
     from fastprogress.fastprogress import progress_bar
     folds = {str(f):f for f in folds}
     steps = {k: cfg['epochs']*max(1, int((~split_masks(df, f)).sum())//cfg['bs']) for k,f in folds.items()}
     bar,k = progress_bar(range(sum(steps[f] for _,f,_ in todo)), leave=False),0
     bar.update(0)
-    try:
-        for i,(way,f,s) in enumerate(todo):
-            bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
-            norm = None if way=='none' else SpecNormalize.from_recorder(recs[f][way])
-            row,preds = _train(df, folds[f], way, s, norm, cfg, bar, k)
-            k += steps[f]
-            _write(_run_file(out, (way,f,s)), json.dumps(dict(row=row, predictions=preds, settings=_digest(info['settings']))))
-    finally:
-        done = _load_runs(out, info['settings'])
-        if done: _write_tables(out, done, info)  # also where it was interrupted
+    for i,(way,f,s) in enumerate(todo):
+        bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {s}'
+        norm = None if way=='none' else SpecNormalize.from_recorder(recs[f][way])
+        row,preds = _train(df, folds[f], way, s, norm, cfg, bar, k)
+        k += steps[f]
+        _write(_run_file(out, (way,f,s)), json.dumps(dict(row=row, predictions=preds, settings=_digest(settings))))
 
 def _write_tables(out, done, info):
     "results.csv, predictions.csv and results.json of all runs in a folder"
     order = {w:i for i,w in enumerate(norm_ways)}
     rows = pd.DataFrame([d['row'] for d in done.values()])
     rows = rows.sort_values(['fold','seed','way'], key=lambda c: c.map(order) if c.name=='way' else c, kind='stable').reset_index(drop=True)
-    preds = pd.DataFrame([done[tuple(k)]['predictions'][i] for k in rows[['way','fold','seed']].itertuples(index=False)
-                          for i in range(len(done[tuple(k)]['predictions']))])
+    preds = pd.DataFrame([p for k in rows[['way','fold','seed']].itertuples(index=False, name=None) for p in done[k]['predictions']])
     summary = [dict(way=w, mean=r['accuracy %']/100, std=None if pd.isna(r['std']) else r['std']/100, runs=int(r['runs']))
                for w,r in summarize(rows).iterrows()]
     _write(out/'results.csv', rows.to_csv(index=False))
@@ -361,8 +349,10 @@ def compare(
     log(f"{len(df)} clips of {n_cls} classes, {duration:g} s each, {features}; {len(keys)} runs of {epochs} epochs" +
         (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
     recs = {str(f):_fold_stats(df, f, cfg) for f in folds} if todo or not (out/'stats.png').exists() else {}
-    if todo: _run_all(df, todo, folds, recs, cfg, out, info)
-    rows = _write_tables(out, _load_runs(out, settings), info)  # another process may have added to them
+    try:
+        if todo: _run_all(df, todo, folds, recs, cfg, out, settings)
+    finally:  # also where it was interrupted; another process may have added runs
+        if done:=_load_runs(out, settings): rows = _write_tables(out, done, info)
     rows = rows[[k in keys for k in zip(rows.way, rows.fold, rows.seed)]]
     if recs: _plot_stats(recs, features, sample_rate, out/'stats.png')
     _plot_accuracy(rows, n_cls, out/'accuracy.png')
@@ -407,7 +397,7 @@ def _plot_stats(recs, features, sr, path):
             ax.axhline(g, color='k', lw=1, label=f'global: {g:.1f} ± {gs:.1f} dB')
             for v in (g-gs,g+gs): ax.axhline(v, color='k', lw=.8, ls=':')
     c = feature_cfgs[features]
-    hz = _freqs(c.mel, sr, c.n_fft, *((c.n_mels,c.f_min,c.f_max,c.mel_scale) if c.mel else (None,)*4))
+    hz = _row_freqs(AudioToSpec.from_cfg(c).settings, sr)
     at = np.linspace(0, len(m)-1, 7).round().astype(int)
     ax.set_xticks(at, [_hz(hz[k]) for k in at])
     ax.set(xlabel='mel band (Hz)' if c.mel else 'frequency (Hz)', ylabel='dB', title='Statistics of the train spectrograms', xlim=(0,len(m)-1))

@@ -277,7 +277,16 @@ def _read_audio(path, start=0, n=-1):
         raise ValueError(f"NaN or Inf in {len(bad)} of {len(x)} samples of {path}, the first at sample {bad[0]+start}")
     return np.ascontiguousarray(x.T),sr
 
-# %% ../nbs/00_core.ipynb #cdf9080c
+# %% ../nbs/00_core.ipynb #c98a3d89
+@contextmanager
+def _whole_file(path):
+    "A temporary file beside `path`, which takes its place where the body goes well and is gone where it does not"
+    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-'); os.close(fd)
+    try:
+        yield tmp
+        os.chmod(tmp, 0o644); os.replace(tmp, path)
+    except BaseException: os.unlink(tmp); raise
+
 class AudioTensor(_Items, TensorBase):
     "A waveform, `(..., channel, time)`, that knows its sample rate"
     _event_dims,sr = 2,None
@@ -342,12 +351,7 @@ class AudioTensor(_Items, TensorBase):
         x = self.detach().cpu().float().numpy()
         if sub!='FLOAT' and abs(x).max(initial=0)>1:
             import warnings; warnings.warn(f"{fn.name}: samples up to {abs(x).max():.3g} are clipped to 1 in {fmt}; save as .wav to keep them")
-        fd,tmp = tempfile.mkstemp(dir=fn.parent, prefix=f'.{fn.stem}-', suffix=fn.suffix); os.close(fd)
-        try:
-            sf.write(tmp, x.T, int(self.need_sr()), subtype=sub)
-            os.chmod(tmp, 0o644); os.replace(tmp, fn)
-        except BaseException:
-            os.unlink(tmp); raise
+        with _whole_file(fn) as tmp: sf.write(tmp, x.T, int(self.need_sr()), subtype=sub, format=fmt)
         return fn
 
     def hear(self):

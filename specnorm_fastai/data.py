@@ -20,7 +20,7 @@ from fastai.data.block import TransformBlock
 from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import RandTransform
 
-from .core import AudioSpectrogram,AudioTensor,_name,get_audio_files
+from .core import AudioSpectrogram,AudioTensor,_name
 from .functional import to_db
 
 # %% ../nbs/50_data.ipynb #c6a0e7bd
@@ -129,7 +129,7 @@ class PadAudio(Transform):
         ln,k = o.real_lengths,n-o.shape[-1]
         x = o.plain()
         if k: x = F.pad(x, (0,k)) if isinstance(o, AudioTensor) else torch.cat([x, _silence(o).expand(*x.shape[:-1], k)], -1)
-        res = x.as_subclass(type(o)) if k else o.clone()
+        res = x.as_subclass(type(o))  # no copy where there is nothing to pad: collation makes one
         res.set_meta(o)
         res.lengths = ln
         return res

@@ -7,7 +7,7 @@ __all__ = ['AudioConfig', 'AudioToSpec', 'SpectrogramTransformer', 'AudioToMFCC'
 
 # %% ../nbs/20_features.ipynb #c13062bb
 import warnings
-from dataclasses import asdict,dataclass,fields,is_dataclass,make_dataclass
+from dataclasses import asdict,fields,is_dataclass,make_dataclass
 from functools import lru_cache
 from inspect import Parameter,Signature
 

@@ -10,7 +10,6 @@ import warnings
 
 import torch
 from torch import nn
-from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import get_c
 from fastai.learner import Learner
@@ -18,9 +17,9 @@ from fastai.losses import BCEWithLogitsLossFlat,CrossEntropyLossFlat
 from fastai.metrics import accuracy,accuracy_multi
 from fastai.vision.models.xresnet import xresnet18
 from fastcore.meta import delegates
-from fasttransform.transform import Pipeline
 
 from .core import AudioSpectrogram
+from .data import ResizeSignal
 from .stats import keep_random_state
 
 # %% ../nbs/70_learner.ipynb #cf7ed161
@@ -67,9 +66,10 @@ def _make_model(arch, n_out, n_in):
 def _warn_unequal(dls, n=32):
     "Warn where clips differ in length and nothing brings them to one"
     ds,tfms = dls.train_ds,dls.train.after_item
+    if any(isinstance(t, ResizeSignal) for t in tfms.fs): return  # one length: no clip need be opened
     with keep_random_state():
-        frames = {tuple(tfms(ds[i])[0].shape) for i in range(min(n, len(ds)))}
-    if len(frames)>1: warnings.warn("the clips have unequal lengths, so the network also sees the padding of a batch, and its answer for a clip depends on "
+        shapes = {tuple(tfms(ds[i])[0].shape) for i in range(min(n, len(ds)))}
+    if len(shapes)>1: warnings.warn("the clips have unequal lengths, so the network also sees the padding of a batch, and its answer for a clip depends on "
         "the batch that it is in. For the same answer everywhere, bring them to one length: AudioBlock(crop_signal_to=...) or ResizeSignal")
 
 @delegates(Learner.__init__)

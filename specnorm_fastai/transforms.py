@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['AudioNormalize', 'SpecNormalize']
 
-# %% ../nbs/40_transforms.ipynb #c8e131e2
-import math,warnings
+# %% ../nbs/40_transforms.ipynb #c8bebee3
+import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
 from plum import NotFoundLookupError
+from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
-from fastai.data.core import TfmdDL
 from fastai.data.load import DataLoader
 from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 
-from fasttransform.cast import retain_meta
 from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,span
 from .functional import denormalize,normalize,standardize
 from .stats import StatsRecorder,collect_stats
