@@ -50,7 +50,7 @@ class Resample(Transform):
             a = np.pad(a.reshape(-1, a.shape[-1]), [(0,0),(0,-(-old//new))])  # soxr may return one sample less than ceil
             y = soxr.resample(a.T, old, new, quality='HQ').T.reshape(*x.shape[:-1], -1)
         ln = None if x.lengths is None else -(-x.lengths*new//old)
-        return AudioTensor(torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device), sr=new, lengths=ln, fn=x.fn)
+        return AudioTensor(torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device), sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
 
     @property
     def name(self): return f"Resample -- {self.sr_new} Hz, {self.method}"
@@ -67,6 +67,8 @@ class AudioPadType(Enum):
     Zeros = 'zeros'             # zeros on both sides, the clip at a random place in training, in the middle at validation
     Zeros_After = 'zeros_after' # zeros behind
     Repeat = 'repeat'           # the clip again
+
+def _like(x, y, n): return AudioTensor(torch.Tensor.as_subclass(y, torch.Tensor), sr=x.sr, lengths=n, fn=x.fn, waveform_norm=x.waveform_norm)
 
 class ResizeSignal(RandTransform):
     "Crop or pad an `AudioTensor` to a duration: random crops in training, centred ones at validation"
@@ -91,10 +93,10 @@ class ResizeSignal(RandTransform):
         x = x[...,:real]
         if real>n:
             at = int(self.at*(real-n+1)) if self.at<1 else real-n
-            return AudioTensor(x[...,at:at+n].plain(), sr=x.sr, lengths=n, fn=x.fn)
-        if self.pad_mode==AudioPadType.Repeat and real: return AudioTensor(x.plain().repeat(1, -(-n//real))[...,:n], sr=x.sr, lengths=n, fn=x.fn)
+            return _like(x, x[...,at:at+n], n)
+        if self.pad_mode==AudioPadType.Repeat and real: return _like(x, x.plain().repeat(1, -(-n//real))[...,:n], n)
         front = int(self.at*(n-real+1)) if self.pad_mode==AudioPadType.Zeros else 0
-        return AudioTensor(F.pad(x.plain(), (front,n-real-front)), sr=x.sr, lengths=n if front else real, fn=x.fn)
+        return _like(x, F.pad(x.plain(), (front,n-real-front)), n if front else real)
 
     @property
     def name(self): return f"ResizeSignal -- {self.duration} ms, {self.pad_mode.value}"
@@ -132,6 +134,7 @@ class PadAudio(Transform):
         res = x.as_subclass(type(o))  # no copy where there is nothing to pad: collation makes one
         res.set_meta(o)
         res.lengths = ln
+        if k and o.silent is not None: res.silent = F.pad(o.silent, (0,k))
         return res
 
 # %% ../nbs/50_data.ipynb #c9041ff9

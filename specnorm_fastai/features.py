@@ -16,7 +16,7 @@ from torch import nn
 from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram,AudioTensor,_name
-from .functional import dct_matrix,mel_filters,mel_frequencies,n_frames,spectrogram,to_db
+from .functional import dct_matrix,mel_filters,mel_frequencies,n_frames,silent_frames,spectrogram,to_db
 
 # %% ../nbs/20_features.ipynb #c4a6982c
 _stft = dict(n_fft=400, win_length=None, hop_length=None, pad=0, window_fn=torch.hann_window, power=2., normalized=False, wkwargs=None,
@@ -53,11 +53,15 @@ def _check_clip(audio, n_fft, pad, sample_rate):
         raise ValueError(f"{_name(audio, i)} is shorter than one window: {int(n.flatten()[i or 0])} samples, n_fft is {n_fft}. Leave it out, or use a smaller n_fft")
 
 def _spectra(pipe, audio, s, sample_rate):
-    "What a pipe makes of the samples, and the real frames of each item"
+    "What a pipe makes of the samples, the real frames of each item, and which frames are silent"
     _check_clip(audio, s['n_fft'], s['pad'], sample_rate)
     ln = None if audio.lengths is None else n_frames(audio.lengths, s['n_fft'], s['hop_length'], s['center'], s['pad'])
     with torch.autocast(audio.device.type, enabled=False):  # power spans more than half precision holds
-        return pipe(audio.plain(), audio.sr, audio.lengths),ln
+        x = pipe(audio.plain(), audio.sr, audio.lengths)
+    with torch.no_grad():
+        silent = silent_frames(audio.plain().detach(), *(s[k] for k in ('n_fft','win_length','hop_length','center','pad')),
+                               lengths=None if audio.lengths is None else audio.lengths[...,None]).all(-2)
+    return x,ln,silent
 
 @lru_cache(maxsize=64)
 def _freqs(mel, sr, n_fft, n_mels=None, f_min=None, f_max=None, mel_scale=None):
@@ -101,10 +105,10 @@ class AudioToSpec(Transform):
 
     def encodes(self, audio:AudioTensor):
         s = self.settings
-        x,ln = _spectra(self.pipe, audio, s, s.get('sample_rate'))
+        x,ln,silent = _spectra(self.pipe, audio, s, s.get('sample_rate'))
         out = {k:(v.__name__ if callable(v) else v) for k,v in s.items()}
-        out.update(sr=audio.sr, nchannels=audio.nchannels, **({'sample_rate':audio.sr} if s['mel'] else {}))
-        return AudioSpectrogram.create(x, settings=out, freqs=_row_freqs(s, audio.sr), lengths=ln, fn=audio.fn)
+        out.update(sr=audio.sr, nchannels=audio.nchannels, waveform_norm=audio.waveform_norm, **({'sample_rate':audio.sr} if s['mel'] else {}))
+        return AudioSpectrogram.create(x, settings=out, freqs=_row_freqs(s, audio.sr), lengths=ln, fn=audio.fn, silent=silent)
 
     @property
     def name(self):
@@ -159,11 +163,12 @@ class AudioToMFCC(Transform):
 
     def encodes(self, audio:AudioTensor):
         s,m = self.settings,self.mel
-        x,ln = _spectra(self.pipe, audio, m, s['sample_rate'])
+        x,ln,silent = _spectra(self.pipe, audio, m, s['sample_rate'])
         x = torch.log(x+1e-6) if s['log_mels'] else to_db(x, top_db=80.)  # both constants are torchaudio's
         with torch.autocast(x.device.type, enabled=False): x = dct_matrix(s['n_mfcc'], m['n_mels'], s['norm'], dtype=x.dtype, device=x.device)@x
-        out = {'n_fft':m['n_fft'], 'hop_length':m['hop_length'], **s, 'sr':audio.sr, 'sample_rate':audio.sr, 'nchannels':audio.nchannels}
-        return AudioSpectrogram.create(x, settings=out, lengths=ln, fn=audio.fn)
+        out = {'n_fft':m['n_fft'], 'hop_length':m['hop_length'], **s, 'sr':audio.sr, 'sample_rate':audio.sr, 'nchannels':audio.nchannels,
+               'waveform_norm':audio.waveform_norm}
+        return AudioSpectrogram.create(x, settings=out, lengths=ln, fn=audio.fn, silent=silent)
 
     @property
     def name(self): return f"AudioToMFCC -- n_mfcc={self.settings['n_mfcc']}"

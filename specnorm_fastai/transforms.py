@@ -26,7 +26,9 @@ from .stats import StatsRecorder,collect_stats
 class AudioNormalize(Transform):
     "Mean 0 and sample std 1 for each channel of each item of an `AudioTensor`; not reversible"
     def encodes(self, x:AudioTensor):
-        return retain_meta(x, AudioTensor(standardize(x.plain(), None if x.lengths is None else x.lengths[...,None])))
+        res = retain_meta(x, AudioTensor(standardize(x.plain(), None if x.lengths is None else x.lengths[...,None])))
+        res.waveform_norm = 'standard'
+        return res
 
 # %% ../nbs/40_transforms.ipynb #c3572074
 def _as_stat(name, v, axes):
