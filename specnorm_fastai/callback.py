@@ -8,8 +8,12 @@ __all__ = ['StatsCallback']
 # %% ../nbs/60_callback.ipynb #cbd0adda
 from fastai.callback.core import Callback
 
-from .core import stat_axes
-from .stats import StatsRecorder,collect_stats
+from .core import frame_masks,stat_axes
+from .recorder import StatsRecorder
+from .specstats import SpecStats
+from .stats import collect_stats
+
+_passed = ('frac','tol','on_bad','leave_out','source','seed','distributed')
 
 # %% ../nbs/60_callback.ipynb #cf94f537
 class StatsCallback(Callback):
@@ -17,11 +21,16 @@ class StatsCallback(Callback):
     order = -5  # before callbacks that may want the statistics
     def __init__(self,
         *recorders, # `StatsRecorder`s to fill; none: a global and a frequency one are made
-        progress:bool=True # Show a progress bar?
+        mask:str='silence', # Frames left out: 'silence' (and padding), 'padding' or None
+        progress:bool=True, # Show a progress bar?
+        **kwargs # More arguments of `collect_stats`: `frac`, `tol`, `leave_out`, `source`, `on_bad` ...
     ):
         for r in recorders:
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
-        self.recorders,self.progress,self._measured = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,None
+        if odd:=set(kwargs)-set(_passed): raise TypeError(f"StatsCallback: unknown arguments {sorted(odd)}; beside recorders, mask and progress there are {list(_passed)}")
+        if mask not in frame_masks: raise ValueError(f"mask: expected one of {list(frame_masks)}, got {mask!r}")
+        self.recorders,self.progress,self.result,self._measured = recorders or tuple(StatsRecorder(k) for k in stat_axes),progress,None,None
+        self.kwargs = dict(kwargs, mask=mask)
 
     @property
     def name(self):
@@ -30,7 +39,8 @@ class StatsCallback(Callback):
 
     def before_fit(self):
         if self._measured is self.learn.dls.train_ds: return
-        collect_stats(self.learn.dls, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'))
-        self._measured = self.learn.dls.train_ds
+        all_of_it = StatsRecorder((0,3), quantiles=True, groups=128)
+        collect_stats(self.learn.dls, all_of_it, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'), **self.kwargs)
+        self.result,self._measured = SpecStats.from_recorder(all_of_it),self.learn.dls.train_ds
 
     def __getstate__(self): return {**self.__dict__, '_measured': None}  # an exported learner holds no data

@@ -18,9 +18,11 @@ from fastai.data.load import DataLoader
 from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 
-from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,span
+from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,frame_masks,span
 from .functional import denormalize,normalize,standardize
-from .stats import StatsRecorder,collect_stats
+from .recorder import StatsRecorder
+from .specstats import SpecStats,check_fingerprint,fingerprint
+from .stats import collect_stats
 
 # %% ../nbs/40_transforms.ipynb #cc2bcbdb
 class AudioNormalize(Transform):
@@ -60,15 +62,17 @@ def _safe_std(std, what='std'):
 
 class SpecNormalize(Normalize):
     "`(x - mean) / std` for an `AudioSpectrogram`, an item or a batch; decoding puts the values back"
-    # What it collects is mean and population std over elements, without padding. No `parameters`: float64 statistics
+    # What it collects is mean and population std over elements of real frames. No `parameters`: float64 statistics
     # are not moved with the DataLoaders, but to each batch's device. Order 99: the last of the batch transforms
     parameters,order = (),99
     def __init__(self,
         mean=None, # A number, one for each channel or frequency, or (1, channel or 1, freq or 1, 1); None: collected at set-up
         std=None, # Like `mean`, above 0
-        axes=(0,2,3) # Dims of (batch, channel, freq, time) that they were taken over, or 'global' or 'frequency'
+        axes=(0,2,3), # Dims of (batch, channel, freq, time) that they were taken over, or 'global' or 'frequency'
+        mask:str='silence' # Frames left out where it collects: 'silence' (and padding), 'padding' or None
     ):
-        self.axes = as_axes(axes)
+        self.axes,self.mask,self.stats,self.fingerprint = as_axes(axes),mask,None,'unknown'
+        if mask not in frame_masks: raise ValueError(f"mask: expected one of {list(frame_masks)}, got {mask!r}")
         if isinstance(mean, str): raise ValueError(f"mean: expected numbers, got {mean!r}; did you mean SpecNormalize(axes={mean!r})?")
         if (mean is None)!=(std is None): raise ValueError(f"mean, std: give both or neither, got mean={mean!r}, std={std!r}")
         self._given = mean is not None
@@ -81,21 +85,36 @@ class SpecNormalize(Normalize):
 
     @classmethod
     def from_recorder(cls,
-        rec:StatsRecorder # Its `red_dims` become the axes
-    ): "Normalize with what a recorder holds"; return cls(rec.mean, rec.std, rec.red_dims)
+        rec:StatsRecorder, # Its `red_dims` become the axes
+        unchecked:bool=False # Use it on spectrograms that were made otherwise too?
+    ):
+        "Normalize with what a recorder holds"
+        res = cls(rec.mean, rec.std, rec.red_dims)
+        return res._knows(SpecStats.from_recorder(rec), unchecked)
     @classmethod
     def from_stats(cls,
-        mean, # See `SpecNormalize`
-        std, # See `SpecNormalize`
-        axes=(0,2,3) # See `SpecNormalize`
-    ): "The same as `SpecNormalize(mean, std, axes)`"; return cls(mean, std, axes)
+        mean, # A `SpecStats`; or see `SpecNormalize`
+        std=None, # See `SpecNormalize`
+        axes=(0,2,3), # Over which axes; a `SpecStats` is reduced to them. 'global', 'frequency' or dims
+        unchecked:bool=False # Use a `SpecStats` on spectrograms that were made otherwise too?
+    ):
+        "Normalize with finished statistics, or with a mean and a std"
+        if not isinstance(mean, SpecStats): return cls(mean, std, axes)
+        if std is not None: raise ValueError("std: the SpecStats holds it; did you mean axes=...?")
+        s = mean.reduce(axes)
+        return cls(s.mean, s.std, axes)._knows(mean, unchecked)
+    def _knows(self, stats, unchecked):
+        self.stats,self.fingerprint = stats,('unknown' if unchecked else stats.fingerprint)
+        return self
 
     def setups(self, dl:DataLoader):
         if self._given: return
-        self.mean = self.std = None
+        self.mean = self.std = self.stats = None
         try:
-            rec, = collect_stats(dl, StatsRecorder(self.axes))
-            self.std,self.mean = _safe_std(rec.std, "std of the train split"),rec.mean
+            stats = collect_stats(dl, mask=self.mask, quantiles=False, distributed=False)
+            s = stats.reduce(self.axes)
+            self.std,self.mean = _safe_std(s.std, "std of the train split"),s.mean
+            self._knows(stats, False)
         except (AttributeError, NotFoundLookupError) as e:  # Transform.setup would swallow these
             raise RuntimeError(f"SpecNormalize could not collect its statistics: {type(e).__name__}: {e}") from e
 
@@ -109,7 +128,10 @@ class SpecNormalize(Normalize):
         return (self.mean,self.std) if x.ndim==4 else (self.mean[0],self.std[0])
 
     def _apply(self, f, x, units): return retain_meta(x, AudioSpectrogram(f(x.plain(), *self._stats(x)))).with_settings(units=units)
-    def encodes(self, x:AudioSpectrogram): return self._apply(normalize, x, 'std')
+    def encodes(self, x:AudioSpectrogram):
+        res = self._apply(normalize, x, 'std')
+        if self.fingerprint!='unknown': check_fingerprint(self.fingerprint, fingerprint(x), 'the statistics of SpecNormalize')
+        return res
     def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, None)
     def encodes(self, x:TensorImage): return x  # the base class would normalize images
     def decodes(self, x:TensorImage): return x

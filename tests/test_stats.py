@@ -83,14 +83,16 @@ def _block(path, *tfms, item_tfms=None, fold=1):
                      splitter=CrossValidationSplitter(fold=fold), item_tfms=item_tfms, batch_tfms=[AudioNormalize(), AudioToSpec.from_cfg(_cfg()), *tfms])
 
 def _numpy_frames(file, crop=None):
-    "dB spectrogram of a file by numpy alone, in float64"
+    "dB spectrogram of a file by numpy alone, in float64, without its frames of digital silence"
     import soundfile as sf
     x = sf.read(file, dtype='float64')[0]
     if crop and len(x)>crop: at = int(.5*(len(x)-crop+1)); x = x[at:at+crop]
+    starts = np.arange(0, len(x)+1, HOP)-N_FFT//2
+    sounds = np.array([np.ptp(x[max(i,0):i+N_FFT])>1e-6*np.ptp(x) for i in starts])
     x = (x-x.mean())/x.std(ddof=1)
     x = np.pad(x, N_FFT//2, mode='reflect')
     fr = np.lib.stride_tricks.sliding_window_view(x, N_FFT)[::HOP]*np.hanning(N_FFT+1)[:-1]
-    return 10*np.log10(np.maximum(np.abs(np.fft.rfft(fr))**2, 1e-10)).T
+    return 10*np.log10(np.maximum(np.abs(np.fft.rfft(fr))**2, 1e-10)).T[:,sounds]
 
 def _numpy_stats(path, df, crop=None):
     x = np.concatenate([_numpy_frames(path/'audio'/f, crop) for f in df.filename], 1)
