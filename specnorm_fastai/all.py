@@ -8,5 +8,6 @@ from .stats import *
 from .transforms import *
 from .data import *
 from .callback import *
+from .drift import *
 from .learner import *
 from .compare import *

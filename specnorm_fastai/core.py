@@ -128,6 +128,7 @@ class _Items:
         mine,others = self.__dict__,[o.__dict__ for o in ops]
         if 'fn' not in mine and not any(k in d for d in (mine,*others) for k in ('lengths','silent')): return
         if func is Tensor.__getitem__: ln,fn,si = ops[0]._indexed(args[1], self)
+        elif func is Tensor.unsqueeze and args[1:]==(0,): ln,fn,si = ops[0]._indexed(None, self)
         elif _stays(func): ln,fn,si = self._merged([o for o in ops if o.shape[-1:]==self.shape[-1:]])
         else: ln = fn = si = None
         lead = self._n_lead()
@@ -139,6 +140,8 @@ class _Items:
     def _indexed(self, idx, res):
         "Lengths, names and silent frames of `res`, which is `self[idx]`"
         ln,fn,si,lead = self.lengths,self.fn,self.silent,self._n_lead()
+        if idx is None or isinstance(idx, tuple) and len(idx)<3 and idx[0] is None and all(i is Ellipsis for i in idx[1:]):  # x[None]: a batch of one
+            return None if ln is None else ln[None],((fn,) if isinstance(fn, str) and lead==0 else None),None if si is None else si[None]
         idx = _expand(idx, self.ndim)
         if idx is None: return (ln,fn,si) if res.shape==self.shape else (None,None,None)
         if idx[:lead]:

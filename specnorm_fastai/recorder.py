@@ -160,7 +160,7 @@ class StatsRecorder:
 
     def reset(self):
         "Forget everything"
-        self.nobservations,self._table,self._clips,self._extra,self._frames,self._made = 0,None,None,None,None,None
+        self.nobservations,self._table,self._peak,self._extra,self._frames,self._made = 0,None,None,None,None,None
         self._bad_files,self._pending,self._provenance = {},[],{}
         return self
 
@@ -191,23 +191,23 @@ class StatsRecorder:
             counts = ~bad if counts is None else counts & ~bad
             y = y.masked_fill(bad[:,None,None], 0.)
         moments = _clip_moments(y, counts)
-        dev = moments[0].device
-        table,clips = self._deal(moments, groups, dev)
+        dev,units = moments[0].device,(getattr(x, 'units', 'dB') if isinstance(x, AudioSpectrogram) else 'dB')
+        far = lambda v: y if counts is None else y.masked_fill(~counts[:,None,None], v)
+        top = far(-math.inf).amax(3).to(dev).double() if self.quantiles or self.groups else None
+        table,peak = self._deal(moments, groups, top, units)
         n = lambda m: torch.zeros((), dtype=torch.long, device=y.device) if m is None else m.sum()
         total = torch.full((), b*t, device=y.device)
         n_real = total if real is None else real.sum()
         frames = torch.stack([total if counts is None else counts.sum(), n_real-(n_real if mask is None else (mask if real is None else real&mask).sum()), total-n_real, n(bad)]).to(dev)
         extra = None
         if self.quantiles:
-            units = getattr(x, 'units', 'dB') if isinstance(x, AudioSpectrogram) else 'dB'
-            far = lambda v: y if counts is None else y.masked_fill(~counts[:,None,None], v)
-            extra = far(math.inf).amin((0,3)).to(dev).double(),far(-math.inf).amax((0,3)).to(dev).double(),_histogram(y, counts, units).to(dev)
+            extra = far(math.inf).amin((0,3)).to(dev).double(),top.amax(0),_histogram(y, counts, units).to(dev)
         if bad is not None: self._note(x, bad)
-        self._add(table, clips, extra, frames, b, made)
+        self._add(table, peak, extra, frames, b, made)
 
-    def _deal(self, moments, groups, dev):
-        "Moments and number of clips of each group"
-        b = moments[0].shape[0]
+    def _deal(self, moments, groups, top, units):
+        "Moments of each group, and of the loudest values of its clips"
+        b,dev = moments[0].shape[0],moments[0].device
         if not self.groups: return _reduced(*moments, (0,)),None
         if groups is None: g = (self.nobservations+torch.arange(b))%self.groups
         else:
@@ -215,16 +215,17 @@ class StatsRecorder:
             if tuple(g.shape)!=(b,) or g.is_floating_point(): raise ValueError(f"groups: expected {b} whole numbers, one for each item, got shape {tuple(g.shape)} of {g.dtype}")
             g = g.long()%self.groups
         g = g.to(dev)
-        seen = (moments[0].sum((1,2))>0).double()
-        return _grouped(*moments, g, self.groups),seen.new_zeros(self.groups).index_add_(0, g, seen)
+        seen = (moments[0].sum((1,2), keepdim=True)>0).double()
+        loudest = torch.where(seen>0, _to_bins(top.amax((1,2), keepdim=True), units), 0.)
+        return _grouped(*moments, g, self.groups),_grouped(seen, loudest, torch.zeros_like(seen), g, self.groups)
 
-    def _add(self, table, clips, extra, frames, nobs, made):
-        if self._table is None: self._table,self._clips,self._extra,self._frames,self._made = table,clips,extra,frames,made
+    def _add(self, table, peak, extra, frames, nobs, made):
+        if self._table is None: self._table,self._peak,self._extra,self._frames,self._made = table,peak,extra,frames,made
         else:
             dev = self._table[0].device
             to = lambda vs: None if vs is None else tuple(v.to(dev) for v in vs)
             self._table = _merge(*self._table, *to(table))
-            if clips is not None: self._clips = self._clips+clips.to(dev)
+            if peak is not None: self._peak = _merge(*self._peak, *to(peak))
             if extra is not None:
                 a,(lo,hi,h) = self._extra,to(extra)
                 self._extra = torch.minimum(a[0],lo),torch.maximum(a[1],hi),a[2]+h
@@ -270,7 +271,7 @@ class StatsRecorder:
         copy = lambda vs: None if vs is None else tuple(v.clone() for v in vs)
         files = other.bad_files
         self._flush()
-        self._add(copy(other._table), None if other._clips is None else other._clips.clone(), copy(other._extra), other._frames.clone(), other.nobservations, other._made)
+        self._add(copy(other._table), copy(other._peak), copy(other._extra), other._frames.clone(), other.nobservations, other._made)
         for k,v in files.items(): self._bad_files[k] = self._bad_files.get(k, 0)+v
         return self
 

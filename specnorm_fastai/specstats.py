@@ -97,6 +97,8 @@ def _versions():
     import specnorm_fastai
     return {'specnorm_fastai': specnorm_fastai.__version__, 'python': platform.python_version(), **{n:version(n) for n in ('fastai','torch','librosa','numpy')}}
 
+def _cpu(vs): return None if vs is None else tuple(v.detach().cpu().clone() for v in vs)
+
 def _where(i, shape, freqs):
     "How to call a row"
     c,f = int(i[0]),int(i[1])
@@ -114,7 +116,7 @@ class SpecStats:
         freqs=None, # Centre of each row in Hz
         provenance:dict=None, # Where it comes from; shown, never compared
         m2=None, # Sums of squared deviations, in place of `std`
-        clips=None, # Clips in each group
+        peak:tuple=None, # Moments of the clips' loudest values in each group: count, mean, sum of squared deviations, (group, 1, 1)
         extra:tuple=None # Minimum, maximum (channel, freq) and histogram (channel, freq, bin)
     ):
         t = lambda v: None if v is None else (v.detach().as_subclass(Tensor).cpu().double() if isinstance(v, Tensor) else torch.as_tensor(np.asarray(v, dtype=np.float64)))
@@ -130,7 +132,7 @@ class SpecStats:
             if (shaped(std)<0).any(): raise ValueError(f"std: expected 0 or more, got {std.min().item():g}")
             m2 = shaped(std)**2*n
         self._table = n,mean,shaped(m2)
-        self._clips,self._extra,self.fingerprint = clips,extra,fingerprint
+        self._peak,self._extra,self.fingerprint = peak,extra,fingerprint
         self.axes = as_axes(axes) if axes is not None else (0,2,3) if mean.numel()==1 else (0,3)
         self.freqs = tuple(float(f) for f in freqs) if freqs is not None else None
         self.provenance = dict(provenance or {})
@@ -150,7 +152,9 @@ class SpecStats:
             lo,hi,h = self._extra
             if tuple(h.shape)!=(*mean.shape[1:],_n_bins) or lo.shape!=mean.shape[1:] or hi.shape!=lo.shape: raise ValueError("histogram: its shape does not fit the mean's")
             if (h<0).any() or (lo>hi).any(): raise ValueError("histogram: negative counts, or minimum above maximum")
-        if self._clips is not None and tuple(self._clips.shape)!=(len(n),): raise ValueError(f"clips: expected {len(n)} numbers, one for each group, got {tuple(self._clips.shape)}")
+        if self._peak is not None:
+            if any(tuple(v.shape)!=(len(n),1,1) for v in self._peak): raise ValueError(f"peak: expected three times {len(n)} numbers, one for each group")
+            if not all(torch.isfinite(v).all() for v in self._peak) or (self._peak[0]<0).any() or (self._peak[2]<0).any(): raise ValueError("peak: negative or NaN among the moments of the loudest values")
 
     @classmethod
     def from_recorder(cls,
@@ -165,8 +169,7 @@ class SpecStats:
                     date=datetime.now(timezone.utc).isoformat(timespec='seconds'), **{**rec._provenance, **provenance})
         if rec.bad_files: prov['bad_files'] = dict(rec.bad_files)
         return cls(mean, count=n, m2=m2, axes=(0,3), fingerprint=_fingerprint(made), freqs=made.get('freqs') if made else None, provenance=prov,
-                   clips=None if rec._clips is None else rec._clips.cpu().clone(),
-                   extra=None if rec._extra is None else tuple(v.cpu().clone() for v in rec._extra))
+                   peak=_cpu(rec._peak), extra=_cpu(rec._extra))
 
     # --- what it says
     @property
@@ -269,10 +272,10 @@ class SpecStats:
         if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
         for nm,a,b in (('axes',self.axes,other.axes),('shape (channels, frequencies)',*(s._table[0].shape[1:] for s in (self,other)))):
             if tuple(a)!=tuple(b): raise ValueError(f"other: expected {nm} {tuple(a)}, got {tuple(b)}")
-        (mine,clips),((n,mean,m2),clips2) = self._as_groups(len(other._table[0])),other._as_groups(len(self._table[0]))
+        (mine,peak),((n,mean,m2),peak2) = self._as_groups(len(other._table[0])),other._as_groups(len(self._table[0]))
         res = copy.copy(self)
         res._table = _merge(*mine, n*weight, mean, m2*weight)
-        res._clips = None if clips is None or clips2 is None else clips+clips2
+        res._peak = None if peak is None or peak2 is None else _merge(*peak, peak2[0]*weight, peak2[1], peak2[2]*weight)
         if self._extra is not None and other._extra is not None:
             a,b = self._extra,other._extra
             res._extra = torch.minimum(a[0],b[0]),torch.maximum(a[1],b[1]),a[2]+(b[2] if weight==1 else (b[2]*weight).round().long())
@@ -286,10 +289,11 @@ class SpecStats:
     def __add__(self, other): return self.merge(other)
 
     def _as_groups(self, g):
-        "Table and clips with as many groups as statistics of `g` groups can be merged with; 1 where there are none on a side"
+        "Moments with as many groups as statistics of `g` groups can be merged with; 1 where there are none on a side"
         k = len(self._table[0])
-        if k>1 and g>1: more = max(g-k, 0); return tuple(torch.nn.functional.pad(v, (0,0,0,0,0,more)) for v in self._table),None if self._clips is None else torch.nn.functional.pad(self._clips, (0,more))
-        return self._all(),None
+        if k<2 or g<2: return self._all(),None
+        more = lambda vs: None if vs is None else tuple(torch.nn.functional.pad(v, (0,0,0,0,0,max(g-k,0))) for v in vs)
+        return more(self._table),more(self._peak)
 
     def scaled(self,
         weight:float # What each element shall count, above 0
@@ -299,6 +303,7 @@ class SpecStats:
         res = copy.copy(self)
         n,mean,m2 = self._table
         res._table = n*weight,mean,m2*weight
+        if self._peak is not None: res._peak = self._peak[0]*weight,self._peak[1],self._peak[2]*weight
         if self._extra is not None: res._extra = *self._extra[:2],(self._extra[2]*weight).round().long()
         return res
 
@@ -335,9 +340,9 @@ class SpecStats:
     def __eq__(self, other):
         if not isinstance(other, SpecStats): return NotImplemented
         same = lambda a,b: (a is None)==(b is None) and (a is None or (a.shape==b.shape and torch.equal(a.double(), b.double())))
-        ex = lambda s: s._extra or (None,)*3
+        ex = lambda s: (*(s._extra or (None,)*3),*(s._peak or (None,)*3))
         return (self.axes,self.fingerprint,self.freqs,self.counted)==(other.axes,other.fingerprint,other.freqs,other.counted) and \
-            all(same(a,b) for a,b in zip((*self._table,self._clips,*ex(self)), (*other._table,other._clips,*ex(other))))
+            all(same(a,b) for a,b in zip((*self._table,*ex(self)), (*other._table,*ex(other))))
     __hash__ = None
 
     def __repr__(self):
@@ -388,14 +393,14 @@ def _pyplot():
     import sys
     return sys.modules.get('matplotlib.pyplot')
 
-# %% ../nbs/27_specstats.ipynb #cee6f9b2
-_arrays = ('count','mean','m2','clips','min','max','hist')
+# %% ../nbs/27_specstats.ipynb #c94a7e4a
+_arrays = ('count','mean','m2','clips','peak','peak_m2','min','max','hist')
 
 def _to_arrays(s):
     "Everything in numpy, histograms cut to the bins in use"
     res = dict(zip(('count','mean','m2'), (v.numpy() for v in s._table)))
     start = 0
-    if s._clips is not None: res['clips'] = s._clips.double().numpy()
+    if s._peak is not None: res.update(zip(('clips','peak','peak_m2'), (v.flatten().numpy() for v in s._peak)))
     if s._extra is not None:
         lo,hi,h = s._extra
         used = h.sum((0,1)).nonzero().flatten()
@@ -417,13 +422,16 @@ def _from_arrays(arrays, header, path):
     for k,v in arrays.items():
         if v.dtype!=(np.int64 if k=='hist' else np.float64): raise ValueError(f"{k}: expected {'int64' if k=='hist' else 'float64'}, got {v.dtype}")
     t = {k:torch.from_numpy(np.array(v)) for k,v in arrays.items()}
-    extra = None
+    extra = peak = None
+    if 'clips' in t:
+        if not {'peak','peak_m2'}<=set(t): raise ValueError("it lacks 'peak'")
+        peak = tuple(t[k].reshape(-1,1,1) for k in ('clips','peak','peak_m2'))
     if 'hist' in t:
         start,h = header.get('hist_start'),t['hist']
         if h.ndim!=3 or not isinstance(start, int) or start<0 or start+h.shape[-1]>_n_bins or not {'min','max'}<=set(t): raise ValueError("histogram: its bins do not fit")
         extra = t['min'],t['max'],torch.nn.functional.pad(h, (start, _n_bins-start-h.shape[-1]))
     try: res = SpecStats(t['mean'], count=t['count'], m2=t['m2'], axes=header['axes'], fingerprint=header['fingerprint'], freqs=header['freqs'],
-                         provenance=header['provenance'], clips=t.get('clips'), extra=extra)
+                         provenance=header['provenance'], peak=peak, extra=extra)
     except (KeyError,TypeError) as e: raise ValueError(f"header: {type(e).__name__} {e}") from None
     res.counted = header.get('counted') is True
     if header.get('sha256')!=_digest(arrays, header): raise ValueError("its digest does not fit its content: it was changed or cut since it was written")

@@ -107,3 +107,9 @@ def test_waveform_normalization_is_remembered_through_what_follows():
     x = AudioNormalize()(AudioTensor(torch.randn(1,9000), sr=8000))
     for y in (x, Resample(16000)(x), DownmixMono()(x), ResizeSignal(500)(x, split_idx=1), ResizeSignal(5000)(x, split_idx=0), x*2, torch.stack([x,x]), AudioTensor(x)):
         assert y.waveform_norm=='standard'
+
+def test_an_item_made_a_batch_of_one_keeps_all(synthetic):
+    x = _sg()[1]
+    for y in (x[None], x.unsqueeze(0), x[None,...]): assert torch.equal(y.silent, x.silent[None]) and y.lengths.tolist()==[11]
+    a = AudioTensor.create(next((synthetic/'audio').iterdir()))
+    assert a[None].fn==(a.fn,) and a[None].sr==a.sr
