@@ -19,21 +19,14 @@ from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
 
 from .core import _hz,_whole_file,audio_extensions,audio_info,get_audio_files
-from .data import AudioBlock,ResizeSignal,same_value,synthetic_audio
+from .data import AudioBlock,ResizeSignal,audio_table,same_value,synthetic_audio
 from .features import AudioConfig,AudioToSpec,_row_freqs
 from .learner import spec_learner
-from .stats import StatsRecorder,_bar,collect_stats
+from .recorder import StatsRecorder
+from .stats import _bar,collect_stats
 from .transforms import AudioNormalize,SpecNormalize
 
-# %% ../nbs/80_compare.ipynb #c7070ab0
-def _read_csv(path):
-    "The one table in `meta`, everything as it is spelled"
-    found = sorted(f for f in (path/'meta').glob('*.csv') if not f.name.startswith('.'))
-    if len(found)!=1: raise ValueError(f"{path/'meta'}: expected one csv file, found {[f.name for f in found] or 'none'}")
-    try: df = pd.read_csv(found[0], dtype=str, keep_default_na=False, index_col=False, encoding='utf-8-sig')
-    except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
-    return found[0],df.map(str.strip)
-
+# %% ../nbs/80_compare.ipynb #c51f44f6
 _bools = {**dict.fromkeys(('true','1','1.0','yes'), True), **dict.fromkeys(('false','0','0.0','no'), False)}
 
 def _as_bools(s, csv):
@@ -45,8 +38,8 @@ def _as_bools(s, csv):
     return low.map(_bools).astype(bool)
 
 def _column(csv, df, col, arg, defaults):
-    if col is None: col = next((c for c in defaults if c in df.columns), None)
-    elif col not in df.columns: raise ValueError(f"{arg}: no column {col!r} in {csv}; it has {list(df.columns)}")
+    if col is None: col = next((c for c in defaults if c in df.attrs['columns']), None)
+    elif col not in df.attrs['columns']: raise ValueError(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
     return col
 
 def _even_folds(labels, n=5, seed=0):
@@ -63,28 +56,16 @@ def read_table(
     test_col:str=None # Column that is true for test clips
 )->pd.DataFrame: # Columns filename, path, label and fold, and `test` where there is a `test_col`
     "One row for each clip of a data set"
-    if not str(data): raise ValueError("data: expected a folder, got an empty name")
-    data = Path(data).expanduser()
-    if not data.is_dir(): raise FileNotFoundError(f"data: no such folder: {data}")
-    if (data/'audio').is_dir() and (data/'meta').is_dir():
-        csv,df = _read_csv(data)
-        if not len(df): raise ValueError(f"{csv} has no rows")
-        name = _column(csv, df, 'filename', 'filename', ())
+    data = Path(data).expanduser() if str(data) else data
+    if not str(data) or not data.is_dir() or (data/'audio').is_dir() and (data/'meta').is_dir():
+        df = audio_table(data)
+        csv = df.attrs['csv']
         label = _column(csv, df, label_col, 'label_col', ('category','label','target'))
-        if label is None: raise ValueError(f"label_col: which column of {csv} holds the class? It has {list(df.columns)}")
+        if label is None: raise ValueError(f"label_col: which column of {csv} holds the class? It has {df.attrs['columns']}")
         fold,test = _column(csv, df, fold_col, 'fold_col', ('fold',)),_column(csv, df, test_col, 'test_col', ())
-        for c in filter(None, (name,label,fold,test)):
+        for c in filter(None, (label,fold,test)):
             if (df[c]=='').any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
-        names = df[name]
-        root = (data/'audio').resolve()
-        for i,f in enumerate(names):
-            if not (root/f).resolve().is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
-        twice = names.map(lambda f: (root/f).resolve()).duplicated()
-        if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
-        gone = [f for f in names if not (root/f).exists()]
-        if gone:
-            raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: {', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
-        res = pd.DataFrame(dict(filename=names, path=[str(data/'audio'/f) for f in names], label=df[label]))
+        res = pd.DataFrame(dict(filename=df.filename, path=df.path, label=df[label]))
         if fold is not None: res['fold'] = df[fold].astype(int) if df[fold].str.fullmatch(r'-?[0-9]{1,15}').all() else df[fold]
         if test is not None: res['test'] = _as_bools(df[test], csv)
     else:

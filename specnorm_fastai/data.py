@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'PadAudio', 'audio_item_tfms', 'ToStr', 'ToPath',
-           'OpenAudio', 'AudioBlock', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
+           'OpenAudio', 'AudioBlock', 'audio_table', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
 
 # %% ../nbs/50_data.ipynb #c38831ca
 import math,random
@@ -20,7 +20,7 @@ from fastai.data.block import TransformBlock
 from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import RandTransform
 
-from .core import AudioSpectrogram,AudioTensor,_name
+from .core import AudioSpectrogram,AudioTensor,_name,audio_extensions,get_audio_files
 from .functional import to_db
 
 # %% ../nbs/50_data.ipynb #c6a0e7bd
@@ -175,6 +175,45 @@ class AudioBlock(TransformBlock):
     ):
         super().__init__(type_tfms=[ToStr(), ToPath(), OpenAudio(cache_folder)], item_tfms=audio_item_tfms(sample_rate, force_mono, crop_signal_to),
                          dls_kwargs={'before_batch': [PadAudio()]})
+
+# %% ../nbs/50_data.ipynb #c83b81dd
+def _read_csv(path):
+    "The one table in `meta`, everything as it is spelled"
+    found = sorted(f for f in (path/'meta').glob('*.csv') if not f.name.startswith('.'))
+    if len(found)!=1: raise ValueError(f"{path/'meta'}: expected one csv file, found {[f.name for f in found] or 'none'}")
+    try: df = pd.read_csv(found[0], dtype=str, keep_default_na=False, index_col=False, encoding='utf-8-sig')
+    except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
+    return found[0],df.map(str.strip)
+
+def audio_table(
+    data:str|Path # Folder in ESC-50's layout (`audio/`, `meta/*.csv`), or any folder with audio files
+)->pd.DataFrame: # Columns filename and path, and those of the csv, as text; `attrs['csv']` is the table or None
+    "One row for each audio file of a data set"
+    if not str(data): raise ValueError("data: expected a folder, got an empty name")
+    data = Path(data).expanduser()
+    if not data.is_dir(): raise FileNotFoundError(f"data: no such folder: {data}")
+    if not ((data/'audio').is_dir() and (data/'meta').is_dir()):
+        files = get_audio_files(data)
+        if not files: raise ValueError(f"data: no audio file ({' '.join(audio_extensions)}) in {data}")
+        df = pd.DataFrame(dict(filename=[str(f.relative_to(data)) for f in files], path=[str(f) for f in files]))
+        df.attrs.update(csv=None, columns=[])
+        return df
+    csv,df = _read_csv(data)
+    if not len(df): raise ValueError(f"{csv} has no rows")
+    columns = list(df.columns)
+    if 'filename' not in columns: raise ValueError(f"filename: no column 'filename' in {csv}; it has {columns}")
+    names,root = df.filename,(data/'audio').resolve()
+    if (names=='').any(): raise ValueError(f"{csv}: column 'filename' is empty in row {int(np.flatnonzero(names=='')[0])+2}")
+    for i,f in enumerate(names):
+        if not (root/f).resolve().is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
+    twice = names.map(lambda f: (root/f).resolve()).duplicated()
+    if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
+    gone = [f for f in names if not (root/f).exists()]
+    if gone:
+        raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: {', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
+    df['path'] = [str(data/'audio'/f) for f in names]
+    df.attrs.update(csv=csv, columns=columns)
+    return df
 
 # %% ../nbs/50_data.ipynb #c5e00b78
 def _need_column(df, col, what):

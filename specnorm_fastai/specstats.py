@@ -282,7 +282,9 @@ class SpecStats:
         else: res._extra = None
         p,q = self.provenance,other.provenance
         res.provenance = {k:p[k] if p.get(k)==q.get(k) else 'mixed' for k in {**p,**q} if k in p or k in q}
-        for k in ('clips','clips_in_split'): res.provenance[k] = (p.get(k) or 0)+(q.get(k) or 0)
+        for k in ('clips','clips_in_split'):
+            if p.get(k) and q.get(k): res.provenance[k] = p[k]+q[k]
+            else: res.provenance.pop(k, None)
         res.provenance['frames'] = {k:p.get('frames',{}).get(k,0)+q.get('frames',{}).get(k,0) for k in {**p.get('frames',{}),**q.get('frames',{})}}
         res.provenance.update(versions=_versions(), date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
         return res
@@ -353,7 +355,7 @@ class SpecStats:
         if 'clips' in p:
             of = f" of {p['clips_in_split']}" if p.get('clips_in_split') not in (None,p['clips']) else ''
             left = _left_out(p.get('frames',{}))
-            lines.append(f"  from {p['clips']}{of} clips" + (f" of the {p['split']} split" if p.get('split') else '') + f", {p.get('frames',{}).get('counted',0):,} frames" + (f"; left out: {left}" if left else ''))
+            lines.append(f"  from {p['clips']}{of} clips" + (f", {p['split']} split" if p.get('split') not in (None,'mixed') else '') + f", {p.get('frames',{}).get('counted',0):,} frames" + (f"; left out: {left}" if left else ''))
         if isinstance(p.get('source'), str): lines.append(f"  from {p['source']}")
         if f=='unknown': lines.append("  pipeline unknown")
         else:

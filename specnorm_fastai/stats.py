@@ -218,7 +218,7 @@ def _sure(stats, axes, tol):
     "Is every mean over `axes` within `tol` std of that of the whole split, at 95 %?"
     for a in axes:
         s = stats.reduce(a)
-        if (s._clips>0).sum()<30: return False
+        if (s._peak[0]>0).sum()<30: return False
         for every in (False,True):  # the second is wider, and takes longer to compute
             lo,hi = s.interval(simultaneous=every, finite=True)
             if ((hi-lo)/2>tol*s.std).any(): return False
@@ -227,11 +227,11 @@ def _sure(stats, axes, tol):
 def _fill(r, rec, provenance):
     "Give a recorder what another of the finest grain has seen"
     n = r.groups
-    table,clips = rec._table,rec._clips
-    if not n: table,clips = _reduced(*table, (0,)),None
-    elif n!=len(clips): g = torch.arange(len(clips), device=clips.device)%n; table,clips = _grouped(*table, g, n),torch.zeros(n, dtype=clips.dtype, device=clips.device).index_add_(0, g, clips)
+    table,peak = rec._table,rec._peak
+    if not n: table,peak = _reduced(*table, (0,)),None
+    elif n!=len(table[0]): g = torch.arange(len(table[0]), device=table[0].device)%n; table,peak = _grouped(*table, g, n),_grouped(*peak, g, n)
     r.reset()
-    r.nobservations,r._table,r._clips,r._frames,r._made = rec.nobservations,tuple(v.clone() for v in table),clips,rec._frames.clone(),rec._made
+    r.nobservations,r._table,r._peak,r._frames,r._made = rec.nobservations,tuple(v.clone() for v in table),None if peak is None else tuple(v.clone() for v in peak),rec._frames.clone(),rec._made
     r._bad_files = dict(rec.bad_files)
     if r.quantiles: r._extra = tuple(v.clone() for v in rec._extra)
     r._provenance = provenance

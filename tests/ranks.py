@@ -2,6 +2,7 @@
 import specnorm_fastai.all,sys
 loaded = [m for m in ('fastai.distributed','accelerate','dask','distributed') if m in sys.modules]
 import faulthandler,multiprocessing,os,pickle,random,time
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Measured(Callback):
     order = -4
     def before_fit(self): raise CancelFitException
 
+class Here:
+    "Stands for a Dask client"
+    def submit(self, f, *args, pure=None): res = Future(); res.set_result(f(*[[o.result() for o in a] if isinstance(a, list) and a and isinstance(a[0], Future) else a for a in args])); return res
+
+def rank(): return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 def table(path): return pd.read_csv(path/'meta'/'synthetic.csv')
 def audio(path): return [path/'audio'/f for f in table(path).filename]
 def to_spec(): return AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, hop_length=256, n_mels=16))
@@ -60,7 +66,7 @@ def cases(path):
         'loaders':    lambda: collect_stats(dls),
         'batch':      lambda: collect_stats(on_batch),
         'callback':   lambda: fitted(dls, model),
-        'frac':       lambda: collect_stats(dls, frac=.7, seed=3),
+        'frac':       lambda: collect_stats(dls, frac=.3, seed=3),
         'tol':        lambda: fitted(dls, model, tol=1., seed=4),
         'tol frac':   lambda: collect_stats(dls, tol=1e-3, frac=.7, seed=5),
         'source':     lambda: collect_stats(dls, source='category'),
@@ -71,14 +77,25 @@ def cases(path):
         'inf':        lambda: collect_stats(files[:10], tfms=spoilt),
         'broken':     lambda: collect_stats(with_broken, tfms=spec),
         'broken tol': lambda: collect_stats(with_broken, tfms=spec, tol=1e-3, seed=1),
+        'client':     lambda: collect_stats(files[:3], tfms=spec, client=Here(), quantiles=False),
         'after':      lambda: collect_stats(files[:9], tfms=spec, quantiles=False),
+    }
+
+def unlike(path):
+    "What ranks must not do together"
+    files,spec = audio(path),[to_spec()]
+    return {
+        'other clips':    lambda: collect_stats(files[(r:=rank()):r+9], tfms=spec),
+        'more clips':     lambda: collect_stats(files[:60+5*rank()], tfms=spec, tol=1e-3),
+        'no clips':       lambda: collect_stats(files[:9] if rank()==0 else [], tfms=spec),
+        'another sample': lambda: collect_stats(files, tfms=spec, frac=.3, seed=rank()),
     }
 
 def alone(path):
     "What needs no other rank"
     def set_up(): loaders(path, None, [norm:=SpecNormalize(axes='frequency')]); return norm.stats
     dls,model = loaders(path),nn.Linear(1,8)
-    return {'set-up':set_up, 'loaders':lambda: collect_stats(dls, distributed=False), 'callback':lambda: fitted(dls, model, distributed=False)}
+    return {'set-up':set_up, 'callback':lambda: fitted(dls, model, distributed=False)}
 
 opened,_read = [],core._read_audio
 def _noted(path, *args): opened.append(Path(path).name); return _read(path, *args)
@@ -95,26 +112,34 @@ def run(case):
     finally: core._read_audio,stats._first_look = _read,first
     return dict(stats=got, error=err, opened=list(opened), kept=random_state()==before, seconds=time.time()-t)
 
-def run_world(path, out, rank, world, env=False):
+def run_world(path, common, out, r, world, init={}):
+    "Run cases as one rank of a world"
     import torch.distributed as dist
+    def start(seconds, **kwargs): dist.init_process_group('gloo', timeout=timedelta(seconds=seconds), **kwargs)
     torch.set_num_threads(1)
-    faulthandler.dump_traceback_later(60, exit=True)  # a rank that hangs ends, and says where
-    random.seed(rank); np.random.seed(rank); torch.manual_seed(rank)  # random states of its own
-    dist.init_process_group('gloo', timeout=timedelta(seconds=50), **({} if env else dict(init_method=f'file://{out}/{world}', rank=rank, world_size=world)))
-    res = {k:run(f) for k,f in cases(path).items()}
+    faulthandler.dump_traceback_later(90, exit=True)  # a rank that hangs ends, and says where
+    random.seed(r); np.random.seed(r); torch.manual_seed(r)  # random states of its own
+    start(50, **init)
+    res = dict({k:run(f) for k,f in common.items()}, loaded=loaded)
     dist.barrier()
-    if rank==world-1: res['alone'] = {k:run(f) for k,f in alone(path).items()}
+    if world==2 and r==1: res['alone'] = {k:run(f) for k,f in alone(path).items()}
     dist.barrier()
     dist.destroy_process_group()
-    (out/f'{world}-{rank}.pkl').write_bytes(pickle.dumps(dict(res, loaded=loaded)))
+    if world==2:
+        for k,f in unlike(path).items():  # each in a group of its own, as an error may leave it in disorder
+            start(8, init_method=f'file://{out}/{k}', rank=r, world_size=2)
+            res[k] = run(f)
+            dist.destroy_process_group()
+    (out/f'{world}-{r}.pkl').write_bytes(pickle.dumps(res))
 
 def main(path, out):
-    rank = int(os.environ['RANK'])
-    if rank: run_world(path, out, 0, 1)
+    common,r = cases(path),int(os.environ['RANK'])
+    def of(r, world): run_world(path, common, out, r, world, dict(init_method=f'file://{out}/{world}', rank=r, world_size=world))
+    if r: of(0, 1)
     else:  # forked, as importing everything takes longest
-        ps = [multiprocessing.get_context('fork').Process(target=run_world, args=(path,out,r,4)) for r in range(4)]
+        ps = [multiprocessing.get_context('fork').Process(target=of, args=(i,4)) for i in range(4)]
         for p in ps: p.start()
         for p in ps: p.join()
-    run_world(path, out, rank, 2, env=True)
+    run_world(path, common, out, r, 2)  # the world that torchrun made
 
 if __name__=='__main__': main(*map(Path, sys.argv[1:]))
