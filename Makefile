@@ -23,7 +23,7 @@ test: $(STAMP) ## all checks: generated files, notebooks, pytest
 	@echo "== Notebooks: nbdev-test"
 	@$(TEST) $(BIN)/nbdev-test --n-workers 2
 	@echo "== Tests: pytest"
-	@$(TEST) $(BIN)/pytest -q -n 2 $(PYTEST_ARGS)
+	@$(TEST) $(BIN)/pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 install: $(STAMP) ## make the virtual environment, or bring it up to date
 	@:

@@ -218,7 +218,11 @@ class _Items:
         if mask=='padding' or self.silent is None: return real
         return ~self.silent if real is None else real & ~self.silent
 
-    def set_meta(self, x, as_copy=True): super().set_meta(x, as_copy=True)  # never share one dict between two tensors
+    def set_meta(self, x, as_copy=True):
+        super().set_meta(x, as_copy=True)  # never share one dict between two tensors
+        lead = tuple(self.shape[:self._n_lead()])  # what does not fit is another tensor's
+        if self.lengths is not None and tuple(self.lengths.shape)!=lead: del self.lengths
+        if self.silent is not None and tuple(self.silent.shape)!=(*lead,*self.shape[-1:]): del self.silent
     def clone(self, *, memory_format=torch.preserve_format):
         return retain_meta(self, self.as_subclass(Tensor).clone(memory_format=memory_format).as_subclass(type(self)))
     def plain(self): "The same numbers as a plain `Tensor`"; return self.as_subclass(Tensor)

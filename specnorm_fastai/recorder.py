@@ -192,7 +192,7 @@ class StatsRecorder:
             y = y.masked_fill(bad[:,None,None], 0.)
         moments = _clip_moments(y, counts)
         dev,units = moments[0].device,(getattr(x, 'units', 'dB') if isinstance(x, AudioSpectrogram) else 'dB')
-        far = lambda v: y if counts is None else y.masked_fill(~counts[:,None,None], v)
+        far = lambda v: y.new_full((b,c,f,1), v) if not t else y if counts is None else y.masked_fill(~counts[:,None,None], v)
         top = far(-math.inf).amax(3).to(dev).double() if self.quantiles or self.groups else None
         table,peak = self._deal(moments, groups, top, units)
         n = lambda m: torch.zeros((), dtype=torch.long, device=y.device) if m is None else m.sum()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['keep_random_state', 'stats_pass', 'collect_stats']
 
-# %% ../nbs/30_stats.ipynb #c055844e
-import random,time,warnings
+# %% ../nbs/30_stats.ipynb #c95e80d4
+import hashlib,random,time,warnings
 from contextlib import contextmanager,nullcontext
 from functools import reduce
 from pathlib import Path
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders,TfmdDL
 from fastai.data.transforms import Normalize
+from fastcore.foundation import L
 from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
@@ -44,6 +45,8 @@ def _upto_normalize(pipe):
     fs = list(pipe.fs) if isinstance(pipe, Pipeline) else []
     stop = next((i for i,f in enumerate(fs) if isinstance(f, Normalize)), None)
     return fs[:stop],stop is not None
+
+_skipped = "{} of {} items gave no spectrogram: they were skipped on loading (SkipItemException) and are not in the statistics"
 
 def _inner_dl(dl):
     "The loader inside of a `DistributedDL`, which repeats items; any other as it is"
@@ -124,7 +127,7 @@ def stats_pass(
                 x = _the_spec(b)
                 seen += len(x)
                 yield x
-        if seen!=n: warnings.warn(f"{n-seen} of {n} items gave no spectrogram: they were skipped on loading (SkipItemException) and are not in the statistics")
+        if seen!=n: warnings.warn(_skipped.format(n-seen, n))
 
 # %% ../nbs/30_stats.ipynb #c0736c0e
 class _Files:
@@ -135,7 +138,8 @@ class _Files:
 
 def _files_dl(files, tfms, workers=0):
     if tfms is None: raise ValueError("tfms: expected the transforms from AudioTensor to AudioSpectrogram, such as [Resample(16000), AudioToSpec.from_cfg(cfg)], got None")
-    return TfmdDL(_Files(files), bs=1, num_workers=workers, after_item=Pipeline(list(tfms)), do_setup=False, device=torch.device('cpu'))
+    with keep_random_state():  # a new loader draws a seed of its own
+        return TfmdDL(_Files(files), bs=1, num_workers=workers, after_item=Pipeline(list(tfms)), do_setup=False, device=torch.device('cpu'))
 
 def _as_dl(data, tfms, workers):
     if isinstance(data, DataLoaders): data = data.train
@@ -173,15 +177,25 @@ def _ranks(distributed):
     return (d.get_rank(),d.get_world_size()) if on and distributed is not False else (0,1)
 
 def _on_all_ranks(f, world):
-    "Run `f` on each rank; the results of all, in order, or the error of one"
+    "Run `f` on each rank; the results of all, in order, or the errors of all that failed"
     if world==1: return [f()]
+    mine = None
     try: res = f(),None
-    except Exception as e: res = None,f'{type(e).__name__}: {e}'
+    except Exception as e: mine,res = e,(None,f'{type(e).__name__}: {e}')
     every = [None]*world
     torch.distributed.all_gather_object(every, res)
-    for r,(_,err) in enumerate(every):
-        if err is not None: raise RuntimeError(f"statistics: rank {r} of {world} failed: {err}")
+    if errs:=[f'rank {r} of {world} failed: {err}' for r,(_,err) in enumerate(every) if err is not None]:
+        raise RuntimeError('statistics: ' + '; '.join(errs)) from mine
     return [o for o,_ in every]
+
+def _same_work(ds, *rest):
+    "What is equal on two ranks that are about to measure the same items in the same way"
+    items = getattr(ds, 'items', None)
+    rows = items.itertuples(index=False, name=None) if isinstance(items, pd.DataFrame) else ((o,) for o in items) if isinstance(items, (list,tuple,L)) else ()
+    plain = lambda o: Path(o).name if isinstance(o, (str,Path)) else o if isinstance(o, (bool,int,float)) else type(o).__name__  # folders may differ between machines
+    d = hashlib.sha256(repr(rest).encode())
+    for r in rows: d.update(repr(tuple(map(plain, r))).encode())
+    return len(ds),d.hexdigest()
 
 _kind = dict(red_dims=(0,3), on_bad='skip')
 _silence_unknown = "these spectrograms do not say which frames are silent (AudioToSpec makes them so), so only padding is left out; mask='padding' says so"
@@ -203,11 +217,10 @@ def _measure_files(files, tfms, groups, kind, mask): return _measure(_files_dl(f
 
 def _merged(parts): return reduce(lambda a,b: a.merge(b), (r for r,_ in parts[1:]), parts[0][0].like().merge(parts[0][0])),all(k for _,k in parts)
 
-def _measure_on(client, files, tfms, groups, kind, mask, size=64, fan=16):
-    "The same on a Dask cluster"
-    cut = range(0, len(files), size)
-    parts = client.map(_measure_files, [files[i:i+size] for i in cut], tfms=tfms, groups=None, kind=kind, mask=mask, pure=False) if groups is None else \
-        [client.submit(_measure_files, files[i:i+size], tfms, groups[i:i+size], kind, mask, pure=False) for i in cut]
+def _measure_on(client, files, tfms, groups, kind, mask, size=None, fan=16):
+    "The same on a Dask cluster, in parts of `size` files; None: eight parts for each thread of it, of 16 to 4096 files"
+    if size is None: size = min(4096, max(16, -(-len(files)//(8*max(1, sum(client.ncores().values()))))))
+    parts = [client.submit(_measure_files, files[i:i+size], tfms, groups[i:i+size], kind, mask, pure=False) for i in range(0, len(files), size)]
     while len(parts)>1: parts = [client.submit(_merged, parts[i:i+fan], pure=False) for i in range(0, len(parts), fan)]
     return parts[0].result()
 
@@ -260,14 +273,26 @@ def collect_stats(
     distributed:bool=None # Share the work between the ranks of torch.distributed? None: where it is initialized
 ): # The recorders, or a `SpecStats`
     "Statistics of the train split in one pass, or of a random sample of its clips, with standard errors"
-    _check_sampling(frac, tol, mask, on_bad)
-    for r in recorders:
-        if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
-    dl = _as_dl(data, tfms, workers)
-    if client is not None and not isinstance(dl.dataset, _Files): raise ValueError("client: expected together with a list of files")
+    rank,world = _ranks(distributed)
+    def prepared():
+        _check_sampling(frac, tol, mask, on_bad)
+        for r in recorders:
+            if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
+        dl = _as_dl(data, tfms, workers)
+        if client is not None and not isinstance(dl.dataset, _Files): raise ValueError("client: expected together with a list of files")
+        if client is not None and workers is not None: raise ValueError("workers: the client's cluster has its own")
+        if not len(dl.dataset): raise ValueError("data: there are no train items to take statistics of")
+        codes,by = _sources(dl.dataset, source)
+        work = _same_work(dl.dataset, frac, tol, seed, mask, on_bad, quantiles, by, None if codes is None else codes.tolist(),
+                          [(r.red_dims,r.quantiles) for r in recorders]) if world>1 else None
+        ready.update(dl=dl, codes=codes, by=by)
+        return work
+    ready = {}
+    works = _on_all_ranks(prepared, world)
+    if len(set(works))>1:
+        raise RuntimeError(f"statistics: the ranks hold different train items ({', '.join(str(k) for k,_ in works)} of them) or were asked for different things: give a random splitter a seed, or say distributed=False")
+    dl,codes,by = (ready[k] for k in ('dl','codes','by'))
     n = len(dl.dataset)
-    if not n: raise ValueError("data: there are no train items to take statistics of")
-    (rank,world),(codes,by) = _ranks(distributed),_sources(dl.dataset, source)
     sampled = frac is not None or tol is not None
     order = np.random.default_rng(seed).permutation(n) if sampled else np.arange(n)
     order = order[:max(1, int(np.ceil(n*frac-1e-9)))] if frac is not None else order
@@ -278,7 +303,8 @@ def collect_stats(
 
     def part(a, b):
         mine = order[a:b][rank::world]
-        if client is not None: return _measure_on(client, [dl.dataset.items[i] for i in mine], tfms, group[mine], kind, mask)
+        if client is not None and len(mine):
+            with keep_random_state(), _left_out_of(dl, leave_out): return _measure_on(client, [dl.dataset.items[i] for i in mine], list(dl.after_item.fs), group[mine], kind, mask)
         return _measure(dl, mine.tolist(), group[mine], kind, mask, progress and rank==0, leave_out)
 
     prov = dict(mask=mask, split='train' if isinstance(data, (DataLoaders,TfmdDL)) else None, clips_in_split=n, clustered_by=by,
@@ -291,7 +317,9 @@ def collect_stats(
         rec,known,at = new if rec is None else rec.merge(new),known and k,to
         if tol is not None and at<len(order) and rec.frames['counted'] and _sure(SpecStats.from_recorder(rec, **prov), wanted, tol): break
     if rec.bad_files and on_bad=='raise': _raise_bad(rec.bad_files)
-    if client is not None and rec.nobservations!=at: raise RuntimeError(f"client: {at} clips were sent, {rec.nobservations} came back")
+    if rec.nobservations!=at:
+        if codes is not None: raise ValueError(f"source: {at-rec.nobservations} of {at} items were skipped on loading, so that the others cannot be told apart; leave them out of the data, or say source=False")
+        if client is not None: warnings.warn(_skipped.format(at-rec.nobservations, at))
     if not known: warnings.warn(_silence_unknown)
     rec._moments((0,3))  # raises where no frame counted
     if mask=='silence' and not known: prov['mask'] = 'padding'

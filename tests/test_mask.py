@@ -113,3 +113,10 @@ def test_an_item_made_a_batch_of_one_keeps_all(synthetic):
     for y in (x[None], x.unsqueeze(0), x[None,...]): assert torch.equal(y.silent, x.silent[None]) and y.lengths.tolist()==[11]
     a = AudioTensor.create(next((synthetic/'audio').iterdir()))
     assert a[None].fn==(a.fn,) and a[None].sr==a.sr
+
+def test_a_transform_that_changes_the_frames_takes_no_wrong_silence_along():
+    from fasttransform.transform import Transform
+    class Crop(Transform):
+        def encodes(self, x:AudioSpectrogram): return AudioSpectrogram(x.plain()[...,:5], settings=x.settings)
+    y = Crop()(_sg())
+    assert type(y) is AudioSpectrogram and y.silent is None and y.settings==dict(sr=1)

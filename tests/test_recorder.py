@@ -322,7 +322,7 @@ def test_an_empty_batch_changes_nothing():
 
 @pytest.mark.parametrize('quantiles', [False,True])
 def test_a_batch_without_frames_counts_items_and_nothing_else(quantiles):
-    "Such as a Spectrogram of clips shorter than one window, without centring"
+    "Such as an empty slice of time"
     rec = StatsRecorder((0,3), quantiles=quantiles, groups=2); x = torch.randn(2,1,3,5)
     rec.update(x); m = rec.mean
     rec.update(torch.randn(2,1,3,0))

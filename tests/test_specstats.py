@@ -294,6 +294,12 @@ def test_one_pipeline_has_one_fingerprint_however_spelled(how):
     assert fingerprint(a)==fingerprint(b)
     _stats(a[None], groups=0, settings=None).check(b)
 
+@pytest.mark.parametrize('a,b', [(dict(hop_length=None),dict(hop_length=4)), ({},dict(win_length=8, hop_length=4)), (dict(win_length=6),dict(win_length=6, hop_length=3)), (dict(mel=True),dict(mel=True, f_min=0., f_max=8000)), (dict(mel=True, f_max=None),dict(mel=True, f_max=8000.)),
+    (dict(waveform_norm=None),{}), (dict(power=2),dict(power=2.)), (dict(nchannels=1),{}), (dict(sample_rate=16000),{})])
+def test_settings_written_by_hand_are_filled_in(a, b):
+    a,b = (fingerprint(AudioSpectrogram.create(torch.zeros(1,4,9), settings={**dict(sr=16000, n_fft=8), **d})) for d in (a,b))
+    assert a==b and a['sample_rate']==16000 and a['channels']==1 and a['rows']==4
+
 OTHER = {  # pipeline, another one, and which settings differ
     'n_fft': (_lin(), _lin(n_fft=256), {'n_fft','rows'}), 'win_length': (_lin(), _lin(win_length=90), {'win_length'}), 'hop_length': (_lin(), _lin(hop_length=41), {'hop_length'}), 'window': (_lin(), _lin(window_fn=torch.hamming_window), {'window'}),
     'window of two functions without names': (_lin(window_fn=lambda n: torch.hann_window(n)), _lin(window_fn=lambda n: torch.hann_window(n)**2), {'window'}), 'window of two functions': (_lin(window_fn=_a), _lin(window_fn=_b), {'window'}),
@@ -611,10 +617,14 @@ def test_quantiles_of_spectra_agree_with_numpy(units, shape):
     v = _to_units[units](u).astype(np.float32).astype(np.float64)
     _check_quantiles(_stats(v.reshape(4,1,1,-1), settings=_of_units[units], freqs=False), v, units, np.linspace(0,n-1,99).astype(int))
 
-@given(u=st.lists(st.one_of(st.floats(-90,90,width=32), st.sampled_from([.01,-.01,.24,.25,30.,-60.])), min_size=1, max_size=12), units=st.sampled_from(list(_to_units)))
+@given(u=st.lists(st.one_of(st.floats(-199.5,199.5,width=32), st.sampled_from([.01,-.01,.24,.25,30.,-60.,-199.99,199.99])), min_size=1, max_size=12), units=st.sampled_from(list(_to_units)))
 def test_quantiles_of_any_values_are_within_quantile_error(u, units):
     v = _to_units[units](np.array(u)).astype(np.float32).astype(np.float64)
     _check_quantiles(_stats(v.reshape(1,1,1,-1), settings=_of_units[units], freqs=False), v, units, np.arange(len(v)))
+
+def test_a_rank_that_is_a_whole_number_is_that_value():
+    v = np.array([-70.,-50.,-20.,10.]); s = _stats(v.reshape(1,1,1,4)); q = [.25,.5,.75]
+    assert np.array_equal(np.quantile(v, q, method='inverted_cdf'), v[:3]) and np.abs(s.quantile(q).flatten().numpy()-v[:3]).max()<=quantile_error(0.)*1.001
 
 @pytest.mark.parametrize('settings', [None,S])
 @pytest.mark.parametrize('plain', [True,False])
