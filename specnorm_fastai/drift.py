@@ -173,10 +173,11 @@ def reference_tfms(
 def _windowed(cfg):
     "Settings with the window function in place of its name"
     cfg = dict(cfg)
-    for a in ('window','window_fn'):
-        if isinstance(w:=cfg.pop(a, None), str):
-            if not w.endswith('_window') or not hasattr(torch, w): raise ValueError(f"stats: no window function {w!r} in torch")
-            cfg['window_fn'] = getattr(torch, w)
+    w = cfg.pop('window', None) or cfg.pop('window_fn', None)
+    if isinstance(w, str):
+        if not w.endswith('_window') or not hasattr(torch, w): raise ValueError(f"stats: no window function {w!r} in torch")
+        w = getattr(torch, w)
+    if w is not None: cfg['window_fn'] = w
     return cfg
 
 # %% ../nbs/62_drift.ipynb #c2b68cb5

@@ -64,6 +64,15 @@ def _spectra(pipe, audio, s, sample_rate):
     return x,ln,silent
 
 @lru_cache(maxsize=64)
+def _fn_name(f):
+    "A window function of torch by its name; another one by what it makes too, since two may have one name"
+    import hashlib
+    name = getattr(f, '__name__', None) or type(f).__name__
+    if getattr(torch, name, None) is f: return name
+    return f"{name}#{hashlib.sha256(f(64).double().cpu().numpy().tobytes()).hexdigest()[:8]}"
+def _as_name(v): return _fn_name(v) if callable(v) else v
+
+@lru_cache(maxsize=64)
 def _freqs(mel, sr, n_fft, n_mels=None, f_min=None, f_max=None, mel_scale=None):
     "Centre of each row in Hz"
     if mel: return tuple(float(f) for f in mel_frequencies(sr, n_mels, f_min, f_max, mel_scale))
@@ -106,7 +115,7 @@ class AudioToSpec(Transform):
     def encodes(self, audio:AudioTensor):
         s = self.settings
         x,ln,silent = _spectra(self.pipe, audio, s, s.get('sample_rate'))
-        out = {k:(v.__name__ if callable(v) else v) for k,v in s.items()}
+        out = {k:_as_name(v) for k,v in s.items()}
         out.update(sr=audio.sr, nchannels=audio.nchannels, waveform_norm=audio.waveform_norm, **({'sample_rate':audio.sr} if s['mel'] else {}))
         return AudioSpectrogram.create(x, settings=out, freqs=_row_freqs(s, audio.sr), lengths=ln, fn=audio.fn, silent=silent)
 
@@ -167,7 +176,8 @@ class AudioToMFCC(Transform):
         x = torch.log(x+1e-6) if s['log_mels'] else to_db(x, top_db=80.)  # both constants are torchaudio's
         with torch.autocast(x.device.type, enabled=False): x = dct_matrix(s['n_mfcc'], m['n_mels'], s['norm'], dtype=x.dtype, device=x.device)@x
         out = {'n_fft':m['n_fft'], 'hop_length':m['hop_length'], **s, 'sr':audio.sr, 'sample_rate':audio.sr, 'nchannels':audio.nchannels,
-               'waveform_norm':audio.waveform_norm}
+               'waveform_norm':audio.waveform_norm,
+               'mel_settings':{**{k:_as_name(m[k]) for k in {**_stft,**_mel} if k!='sample_rate'}, 'f_max':m['f_max'] or audio.sr/2}}
         return AudioSpectrogram.create(x, settings=out, lengths=ln, fn=audio.fn, silent=silent)
 
     @property

@@ -84,7 +84,7 @@ def quantile_error(
     units:str='dB' # Of the values: 'dB', 'power', 'magnitude', or another
 )->float: # In the units of `x`
     "Largest distance of a quantile from a value that has exactly this rank"
-    h = _bin_width/2
+    h = _bin_width
     if units=='dB': return h
     if units in _scales: return abs(x)*(10**(h/_scales[units][0])-1)
     u = math.asinh(x)
@@ -110,7 +110,7 @@ def _quantiles(hist, lo, hi, qs, units):
         at = q*tot
         k = (cum<at).sum(-1, keepdim=True).clamp(max=_n_bins-1)
         below = torch.where(k>0, cum.gather(-1, (k-1).clamp(min=0)), 0.)
-        part = ((at-below)/hist.double().gather(-1, k).clamp(min=1)).clamp(0,1)
+        part = ((at-below)/hist.double().gather(-1, k).clamp(min=1e-300)).clamp(0,1)
         v = _from_bins(_bin_lo+_bin_width*(k+part), units)[...,0]
         res.append(torch.minimum(torch.maximum(v, lo), hi))
     return torch.stack(res)
@@ -191,7 +191,7 @@ class StatsRecorder:
             counts = ~bad if counts is None else counts & ~bad
             y = y.masked_fill(bad[:,None,None], 0.)
         moments = _clip_moments(y, counts)
-        dev,units = moments[0].device,(getattr(x, 'units', 'dB') if isinstance(x, AudioSpectrogram) else 'dB')
+        dev,units = moments[0].device,(isinstance(x, AudioSpectrogram) and x.units or 'dB')  # as SpecStats.quantile reads them
         far = lambda v: y.new_full((b,c,f,1), v) if not t else y if counts is None else y.masked_fill(~counts[:,None,None], v)
         top = far(-math.inf).amax(3).to(dev).double() if self.quantiles or self.groups else None
         table,peak = self._deal(moments, groups, top, units)

@@ -8,6 +8,7 @@ __all__ = ['fingerprint', 'check_fingerprint', 'SpecStats']
 # %% ../nbs/27_specstats.ipynb #cda97bad
 import copy,hashlib,json,math,platform,re
 from datetime import datetime,timezone
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,12 @@ def _fingerprint(made):
     if s.get('sr') is not None: s['sample_rate'] = s.pop('sr')
     if 'n_fft' in s: s['win_length'] = s.get('win_length') or s['n_fft']
     if 'win_length' in s: s['hop_length'] = s.get('hop_length') or s['win_length']//2
-    if 'n_mfcc' in s: s['mfcc_norm'] = s.pop('norm', None)
-    if s.get('mel'): s['f_min'],s['f_max'] = s.get('f_min') or 0.,s.get('f_max') or s['sample_rate']/2
+    if 'n_mfcc' in s: s['mfcc_norm'],s['melkwargs'] = s.pop('norm', None),s.pop('mel_settings', s.get('melkwargs'))
+    if s.get('mel'): s['f_min'],s['f_max'] = s.get('f_min') or 0.,s.get('f_max') or (s['sample_rate']/2 if s.get('sample_rate') else None)
     if s.get('to_db'): s.update(db_ref=1., db_floor=1e-10)
+    elif 'to_db' in s: s = {k:v for k,v in s.items() if k not in ('stype','top_db')}
+    if s.get('center') is False: s.pop('pad_mode', None)
+    if 'wkwargs' in s: s['wkwargs'] = s['wkwargs'] or None
     s['waveform_norm'] = s.get('waveform_norm') or 'none'
     return {k:_plain_value(v) for k,v in sorted((_renamed.get(k,k),v) for k,v in s.items())}
 
@@ -79,10 +83,8 @@ def _max_t(e, level, draws=4000, seed=0):
     if not (se>0).any(): return 0.,se
     gen = torch.Generator().manual_seed(seed)
     z = e[:,se>0]*scale/se[se>0]
-    chi = torch.distributions.Gamma(torch.tensor((g-1)/2., dtype=torch.float64), torch.tensor(.5, dtype=torch.float64))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        t = (torch.randn(draws, g, generator=gen, dtype=torch.float64)@z).abs().amax(1)*((g-1)/chi.sample((draws,))).sqrt()
+    chi = torch.from_numpy(np.random.default_rng(seed).chisquare(g-1, draws))
+    t = (torch.randn(draws, g, generator=gen, dtype=torch.float64)@z).abs().amax(1)*((g-1)/chi).sqrt()
     return t.quantile(level).item(),se
 
 def _t_quantile(level, dof):
@@ -92,6 +94,7 @@ def _t_quantile(level, dof):
 # %% ../nbs/27_specstats.ipynb #c0b79fe7
 _format,_version = 'specnorm_fastai.SpecStats',1
 
+@lru_cache(maxsize=None)
 def _versions():
     from importlib.metadata import version
     import specnorm_fastai
@@ -119,13 +122,14 @@ class SpecStats:
         peak:tuple=None, # Moments of the clips' loudest values in each group: count, mean, sum of squared deviations, (group, 1, 1)
         extra:tuple=None # Minimum, maximum (channel, freq) and histogram (channel, freq, bin)
     ):
-        t = lambda v: None if v is None else (v.detach().as_subclass(Tensor).cpu().double() if isinstance(v, Tensor) else torch.as_tensor(np.asarray(v, dtype=np.float64)))
+        t = lambda v: None if v is None else v.detach().as_subclass(Tensor).cpu().double().clone() if isinstance(v, Tensor) else torch.from_numpy(np.array(v, dtype=np.float64))
         mean,std,count,m2 = map(t, (mean,std,count,m2))
         shaped = lambda v: v.reshape(1,1,1) if v.ndim==0 else v[None,None] if v.ndim==1 else v[None] if v.ndim==2 else v[...,0] if v.ndim==4 and len(v)==1==v.shape[-1] else v
         mean = shaped(mean)
         if mean.ndim!=3 or not mean.numel(): raise ValueError(f"mean: expected a number, one for each frequency, or (channel, freq), got shape {tuple(mean.shape)}")
         self.counted = count is not None
-        n = shaped(count).expand_as(mean).clone() if self.counted else torch.ones_like(mean)
+        try: n = shaped(count).expand_as(mean).clone() if self.counted else torch.ones_like(mean)
+        except RuntimeError: raise ValueError(f"count: expected a number or shape {tuple(mean.shape[1:])} as of mean, got {tuple(shaped(count).shape[1:])}") from None
         if m2 is None:
             if std is None: raise ValueError("std: expected together with mean, got None")
             if shaped(std).shape!=mean.shape: raise ValueError(f"std: expected shape {tuple(mean.shape[1:])} as of mean, got {tuple(shaped(std).shape[1:])}")
@@ -147,11 +151,13 @@ class SpecStats:
         if (n.sum(0)<=0).any(): raise ValueError(f"count: 0 at {_where((n.sum(0)<=0).nonzero()[0], n.shape[1:], self.freqs)}: there is nothing to take statistics of")
         if (m2<0).any(): raise ValueError(f"variance: expected 0 or more, got {m2.min().item():g} at {_where((m2<0).nonzero()[0][1:], n.shape[1:], self.freqs)}")
         if self.fingerprint!='unknown' and not isinstance(self.fingerprint, dict): raise ValueError(f"fingerprint: expected a dict or 'unknown', got {self.fingerprint!r}")
+        if any(mean.shape[d]!=1 for d in (1,2) if d in self.axes): raise ValueError(f"axes: {axes_name(self.axes)!r} are reduced, but there are {tuple(mean.shape[1:])} (channels, frequencies)")
+        if self.freqs is not None and not all(map(math.isfinite, self.freqs)): raise ValueError("freqs: NaN or Inf among them")
         if self.freqs is not None and len(self.freqs)!=mean.shape[2] and mean.shape[2]>1: raise ValueError(f"freqs: expected {mean.shape[2]} numbers, got {len(self.freqs)}")
         if self._extra is not None:
             lo,hi,h = self._extra
             if tuple(h.shape)!=(*mean.shape[1:],_n_bins) or lo.shape!=mean.shape[1:] or hi.shape!=lo.shape: raise ValueError("histogram: its shape does not fit the mean's")
-            if (h<0).any() or (lo>hi).any(): raise ValueError("histogram: negative counts, or minimum above maximum")
+            if not (lo.isfinite() & hi.isfinite() & (lo<=hi)).all() or not (h>=0).all() or not (h.sum(-1)>0).all(): raise ValueError("histogram: negative or no counts, minimum above maximum, or NaN among them")
         if self._peak is not None:
             if any(tuple(v.shape)!=(len(n),1,1) for v in self._peak): raise ValueError(f"peak: expected three times {len(n)} numbers, one for each group")
             if not all(torch.isfinite(v).all() for v in self._peak) or (self._peak[0]<0).any() or (self._peak[2]<0).any(): raise ValueError("peak: negative or NaN among the moments of the loudest values")
@@ -165,7 +171,7 @@ class SpecStats:
         rec._moments((0,3))
         n,mean,m2 = (v.detach().cpu().clone() for v in rec._table)
         made = rec._made
-        prov = dict(axes='channel and frequency', clips=rec.nobservations, frames=rec.frames, versions=_versions(),
+        prov = dict(axes='channel and frequency', clips=rec.nobservations, frames=rec.frames, versions=dict(_versions()),
                     date=datetime.now(timezone.utc).isoformat(timespec='seconds'), **{**rec._provenance, **provenance})
         if rec.bad_files: prov['bad_files'] = dict(rec.bad_files)
         return cls(mean, count=n, m2=m2, axes=(0,3), fingerprint=_fingerprint(made), freqs=made.get('freqs') if made else None, provenance=prov,
@@ -197,7 +203,7 @@ class SpecStats:
     def quantile(self,
         q # A number from 0 to 1, or several
     )->Tensor: # float64, shaped like `mean`; of several, (len(q), 1, channel, freq, 1)
-        "Quantiles of the counted values from histograms; off by at most `quantile_error` (0.125 dB), and exact at 0 and 1"
+        "Quantiles of the counted values from histograms; off by at most `quantile_error` (0.25 dB), and exact at 0 and 1"
         qs = np.atleast_1d(np.asarray(q, dtype=float))
         if not ((qs>=0)&(qs<=1)).all(): raise ValueError(f"q: expected numbers from 0 to 1, got {q!r}")
         lo,hi,h = self._need_extra()
@@ -266,8 +272,8 @@ class SpecStats:
     ): # A new `SpecStats`
         "The statistics of both together"
         if not isinstance(other, SpecStats): raise TypeError(f"other: expected SpecStats, got {type(other).__name__}")
-        check_fingerprint(self.fingerprint, other.fingerprint, 'these statistics')
         if other.fingerprint=='unknown'!=self.fingerprint: raise ValueError("other: its fingerprint is unknown")
+        check_fingerprint(self.fingerprint, other.fingerprint, 'these statistics')
         if not (self.counted and other.counted): raise ValueError("other: statistics without counts cannot be merged")
         if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
         for nm,a,b in (('axes',self.axes,other.axes),('shape (channels, frequencies)',*(s._table[0].shape[1:] for s in (self,other)))):
@@ -278,7 +284,7 @@ class SpecStats:
         res._peak = None if peak is None or peak2 is None else _merge(*peak, peak2[0]*weight, peak2[1], peak2[2]*weight)
         if self._extra is not None and other._extra is not None:
             a,b = self._extra,other._extra
-            res._extra = torch.minimum(a[0],b[0]),torch.maximum(a[1],b[1]),a[2]+(b[2] if weight==1 else (b[2]*weight).round().long())
+            res._extra = torch.minimum(a[0],b[0]),torch.maximum(a[1],b[1]),a[2]+(b[2] if weight==1 else b[2].double()*weight)
         else: res._extra = None
         p,q = self.provenance,other.provenance
         res.provenance = {k:p[k] if p.get(k)==q.get(k) else 'mixed' for k in {**p,**q} if k in p or k in q}
@@ -286,7 +292,7 @@ class SpecStats:
             if p.get(k) and q.get(k): res.provenance[k] = p[k]+q[k]
             else: res.provenance.pop(k, None)
         res.provenance['frames'] = {k:p.get('frames',{}).get(k,0)+q.get('frames',{}).get(k,0) for k in {**p.get('frames',{}),**q.get('frames',{})}}
-        res.provenance.update(versions=_versions(), date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        res.provenance.update(versions=dict(_versions()), date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
         return res
     def __add__(self, other): return self.merge(other)
 
@@ -306,7 +312,8 @@ class SpecStats:
         n,mean,m2 = self._table
         res._table = n*weight,mean,m2*weight
         if self._peak is not None: res._peak = self._peak[0]*weight,self._peak[1],self._peak[2]*weight
-        if self._extra is not None: res._extra = *self._extra[:2],(self._extra[2]*weight).round().long()
+        if self._extra is not None: res._extra = *self._extra[:2],self._extra[2].double()*weight
+        res.provenance = dict(self.provenance)
         return res
 
     def updated(self,
@@ -380,7 +387,7 @@ class SpecStats:
             ax.plot(r, q[2], color='C1', lw=1, label='median')
         ax.plot(r, m, color='C0', label='mean')
         for v,l in ((m-sd,'mean ± std'),(m+sd,None)): ax.plot(r, v, color='C0', lw=1, ls='--', label=l)
-        g = self.reduce('global' if self._table[0].shape[1]==1 else (0,1,2,3))
+        g = self.reduce((0,1,2,3))
         ax.axhline(g.mean.item(), color='k', lw=1, ls=':', label=f'global: {g.mean.item():.4g} ± {g.std.item():.4g}')
         hz = self.freqs
         at = np.linspace(0, len(m)-1, min(7,len(m))).round().astype(int)
@@ -422,20 +429,22 @@ def _from_arrays(arrays, header, path):
     if missing:=[k for k in ('count','mean','m2') if k not in arrays]: raise ValueError(f"it lacks {missing}")
     if odd:=[k for k in arrays if k not in _arrays]: raise ValueError(f"it holds {odd}, which no statistics file does")
     for k,v in arrays.items():
-        if v.dtype!=(np.int64 if k=='hist' else np.float64): raise ValueError(f"{k}: expected {'int64' if k=='hist' else 'float64'}, got {v.dtype}")
+        if v.dtype!=np.float64 and not (k=='hist' and v.dtype==np.int64): raise ValueError(f"{k}: expected {'int64' if k=='hist' else 'float64'}, got {v.dtype}")
     t = {k:torch.from_numpy(np.array(v)) for k,v in arrays.items()}
     extra = peak = None
+    for ks in (('clips','peak','peak_m2'),('min','max','hist')):
+        if 0<len(set(ks)&set(t))<3: raise ValueError(f"it lacks {[k for k in ks if k not in t]}")
     if 'clips' in t:
-        if not {'peak','peak_m2'}<=set(t): raise ValueError("it lacks 'peak'")
         peak = tuple(t[k].reshape(-1,1,1) for k in ('clips','peak','peak_m2'))
     if 'hist' in t:
         start,h = header.get('hist_start'),t['hist']
-        if h.ndim!=3 or not isinstance(start, int) or start<0 or start+h.shape[-1]>_n_bins or not {'min','max'}<=set(t): raise ValueError("histogram: its bins do not fit")
+        if h.ndim!=3 or not isinstance(start, int) or start<0 or start+h.shape[-1]>_n_bins: raise ValueError("histogram: its bins do not fit")
         extra = t['min'],t['max'],torch.nn.functional.pad(h, (start, _n_bins-start-h.shape[-1]))
+    if not isinstance(header.get('counted'), bool) or not isinstance(header.get('axes'), list): raise ValueError("header: expected counted and axes")
     try: res = SpecStats(t['mean'], count=t['count'], m2=t['m2'], axes=header['axes'], fingerprint=header['fingerprint'], freqs=header['freqs'],
                          provenance=header['provenance'], peak=peak, extra=extra)
     except (KeyError,TypeError) as e: raise ValueError(f"header: {type(e).__name__} {e}") from None
-    res.counted = header.get('counted') is True
+    res.counted = header['counted']
     if header.get('sha256')!=_digest(arrays, header): raise ValueError("its digest does not fit its content: it was changed or cut since it was written")
     return res
 
@@ -542,7 +551,10 @@ def _kaldi_matrix(b, at):
 def _kaldi_entries(b):
     "(key, matrix) of an archive, or ('', matrix) of a lone one"
     at = 0
-    if b[:2]==b'\0B' or b.lstrip()[:1]==b'[': yield '',_kaldi_matrix(b, 0)[0]; return
+    if b[:2]==b'\0B' or b.lstrip()[:1]==b'[':
+        x,at = _kaldi_matrix(b, 0)
+        if at<len(b): raise ValueError(f"expected its end at byte {at}, behind the matrix")
+        yield '',x; return
     while at<len(b):
         m = re.compile(rb'(\S+) ').match(b, at)
         if not m: raise ValueError(f"expected a key and a matrix at byte {at}")
@@ -558,7 +570,10 @@ def from_kaldi(cls:SpecStats,
     "Statistics of a Kaldi cmvn archive"
     _need_unchecked(unchecked, path)
     def read(p):
-        found = dict(_kaldi_entries(p.read_bytes()))
+        found = {}
+        for k,m in _kaldi_entries(p.read_bytes()):
+            if k in found: raise ValueError(f"key {k!r} is there twice")
+            found[k] = m
         if not found: raise ValueError("it is empty")
         if key is not None and key not in found: raise ValueError(f"key: expected one of {list(found)[:10]}, got {key!r}")
         ms = list(found.values()) if key is None else [found[key]]
@@ -598,6 +613,7 @@ def from_ast(cls:SpecStats,
     name = config if isinstance(config, (str,Path)) else type(config).__name__
     _need_unchecked(unchecked, name)
     def of(d):
+        d = {k:v.item() if isinstance(v, np.generic) else v for k,v in d.items()}
         if d.get('do_normalize') is False: raise ValueError("do_normalize is false: this extractor does not normalize")
         for k in ('mean','std'):
             if isinstance(d.get(k), bool) or not isinstance(d.get(k), (int,float)) or not math.isfinite(d[k]): raise ValueError(f"{k}: expected a number, got {d.get(k)!r}")
@@ -616,7 +632,7 @@ def from_ast(cls:SpecStats,
 def to_ast(self:SpecStats)->dict: # 'mean', 'std', 'do_normalize'
     "Fields for an ASTFeatureExtractor, which divides by twice its std: half of the global std"
     if self._table[0].shape[1]>1: raise ValueError(f"to_ast: expected one channel, got {self._table[0].shape[1]}")
-    s = self.reduce('global')
+    s = self.reduce((0,1,2,3))
     return dict(mean=s.mean.item(), std=s.std.item()/2, do_normalize=True)
 
 @patch(cls_method=True)
@@ -634,7 +650,7 @@ def from_arrays(cls:SpecStats,
             if a in mean and b in mean: mean,std = mean[a],mean[b]; break
         else: raise ValueError(f"mean: expected the keys norm_means and norm_stds, fixed_mean and fixed_std, or mean and std, got {list(mean)}")
     if std is None: raise ValueError("std: expected together with mean, got None")
-    mean,std = (np.asarray(v.detach().cpu() if isinstance(v, Tensor) else v, dtype=np.float64).squeeze() for v in (mean,std))
+    mean,std = (np.asarray(v.detach().cpu().double() if isinstance(v, Tensor) else v, dtype=np.float64).squeeze() for v in (mean,std))
     return SpecStats(mean, std, None if count is None else np.broadcast_to(np.asarray(count, dtype=np.float64), mean.shape), provenance=dict(source=src))
 
 @patch
@@ -657,12 +673,13 @@ def from_npz(cls:SpecStats,
     "Statistics of a numpy npz file"
     _need_unchecked(unchecked, path)
     def read(p):
-        with np.load(p, allow_pickle=False) as z:
-            if not hasattr(z, 'files'): raise ValueError("expected an npz file, got a lone array")
+        z = np.load(p, allow_pickle=False)
+        if not hasattr(z, 'files'): raise ValueError("expected an npz file, got a lone array")
+        with z:
             d = {k:z[k] for k in ('mean','std','count','sum','sum_square') if k in z.files}
         if {'count','sum','sum_square'}<=set(d): return _of_sums(np.ravel(d['count'])[0], d['sum'], d['sum_square'], f'npz {p.name}')
         if not {'mean','std'}<=set(d): raise ValueError("expected arrays mean and std, or count, sum and sum_square")
-        res = SpecStats.from_arrays(d['mean'], d['std'], d.get('count') if d.get('count') is None or np.size(d['count'])==1 else np.squeeze(d['count']), unchecked=True)
+        res = SpecStats.from_arrays(d['mean'], d['std'], np.squeeze(d['count']) if 'count' in d else None, unchecked=True)
         res.provenance['source'] = f'npz {p.name}'
         return res
     return _reading(path, read)

@@ -157,7 +157,8 @@ def test_bytes_put_in_or_taken_out_are_refused_or_change_nothing(small, data, ju
 
 @pytest.mark.parametrize('a,b', [('"n_fft": 8','"n_fft": 16'), ('"counted": true','"counted": false'), ('"version": 1','"version": 2'), ('"axes": [0, 3]','"axes": [0, 1, 3]'), ('"clips": 12','"clips": 13'),
     ('"freqs": [0.1','"freqs": [0.2'), ('"units": "dB"','"units": "power"'), ('"format": "specnorm','"format": "x'), ('"hist_start": ','"hist_start": 1'), ('"summary": {','"summary": {"a": 1, '), ('"dtype": "int64"','"dtype": "float64"'),
-    ('"data": [','"data": [NaN, '), ('"data": [','"data": [1, '), ('"shape": [8, 1, 4]','"shape": [4, 2, 4]'), ('"shape": [8, 1, 4]','"shape": [8, 4]'), ('{','[{'), ('{','{"other": 1, '), ('"arrays"','"array"'), ('"sha256": "','"sha256": "0'), ('"sha256"','"sha"')])
+    ('"data": [','"data": [NaN, '), ('"data": [','"data": [1, '), ('"shape": [8, 1, 4]','"shape": [4, 2, 4]'), ('"shape": [8, 1, 4]','"shape": [8, 4]'), ('{','[{'), ('{','{"other": 1, '), ('"arrays"','"array"'),
+    ('"sha256": "','"sha256": "0'), ('"sha256"','"sha"')])
 def test_edited_json_is_refused(a, b, tmp_path):
     file = _stats().save(tmp_path/'a.json'); raw = file.read_text()
     assert a in raw
@@ -173,7 +174,8 @@ def test_what_is_no_statistics_file_is_refused_by_name(tmp_path):
         file.write_bytes(os.urandom(1000)); _refused(lambda: load(file), file)
         file.unlink(); file.mkdir(); _refused(lambda: load(file), file, 'directory'); file.rmdir()
     for text in ('null','[]','3','"a"','{}','{"arrays":{}}','{"arrays":[]}','{"format":"specnorm_fastai.SpecStats","version":1,"arrays":{}}','['*100_000,'{"a":'*100_000,'{"arrays":{"mean":1}}','{"arrays":{"mean":{"dtype":"O","data":[1]}}}',
-                 '{"arrays":{"mean":{"dtype":"float64","data":[1],"shape":[1000000000000000]}}}','{"arrays":{"mean":{"dtype":"int64","data":[1e400],"shape":[1]}}}','{"arrays":{"mean":{"dtype":"int64","data":[99999999999999999999999],"shape":[1]}}}'):
+                 '{"arrays":{"mean":{"dtype":"float64","data":[1],"shape":[1000000000000000]}}}','{"arrays":{"mean":{"dtype":"int64","data":[1e400],"shape":[1]}}}',
+                 '{"arrays":{"mean":{"dtype":"int64","data":[99999999999999999999999],"shape":[1]}}}'):
         (tmp_path/'a.json').write_text(text); _refused(lambda: SpecStats.load(tmp_path/'a.json'), 'a.json', error=ValueError)
     for meta in (None, {'a':'b'}, {'header':''}, {'header':'3'}, {'header':'['*100_000}, {'header':'{"format":"other"}'}):
         save_file({'mean':np.zeros(3)}, tmp_path/'a.safetensors', metadata=meta); _refused(lambda: SpecStats.load(tmp_path/'a.safetensors'), 'a.safetensors', error=ValueError)
@@ -208,17 +210,23 @@ def _drop(*ks):
 CRAFTED = {
     'variance below 0': _put('m2', (1,0,2), -1e-9), 'variance NaN': _put('m2', (1,0,2), np.nan), 'variance Inf': _put('m2', (1,0,2), np.inf), 'mean NaN': _put('mean', (0,0,0), np.nan), 'mean Inf': _put('mean', (0,0,0), -np.inf),
     'count 0': _put('count', np.s_[:], 0.), 'count 0 of a row': _put('count', np.s_[:,0,1], 0.), 'count below 0': _put('count', (2,0,0), -1.), 'count NaN': _put('count', (2,0,0), np.nan), 'count Inf': _put('count', (2,0,0), np.inf),
-    'count of another shape': _arr('count', lambda v: v[:,:,:3]), 'variance of another shape': _arr('m2', lambda v: v[:4]), 'mean of another shape': _arr('mean', lambda v: v[...,:2]), 'empty': lambda a,h: [a.update({k:a[k][:0]}) for k in ('count','mean','m2','clips','peak','peak_m2')],
+    'count of another shape': _arr('count', lambda v: v[:,:,:3]), 'variance of another shape': _arr('m2', lambda v: v[:4]), 'mean of another shape': _arr('mean', lambda v: v[...,:2]), 'empty': lambda a,
+    h: [a.update({k:a[k][:0]}) for k in ('count','mean','m2','clips','peak','peak_m2')],
     'five dims': lambda a,h: [a.update({k:a[k][None,None]}) for k in ('count','mean','m2')], 'no rows': lambda a,h: [a.update({k:a[k][...,:0]}) for k in ('count','mean','m2')],
-    'minimum NaN': _put('min', (0,1), np.nan), 'maximum NaN': _put('max', (0,1), np.nan), 'maximum Inf': _put('max', (0,1), np.inf), 'minimum above maximum': _put('min', (0,1), 1e9), 'minimum of another shape': _arr('min', lambda v: v[:,:2]),
-    'histogram below 0': _put('hist', (0,1,0), -1), 'histogram of another shape': _arr('hist', lambda v: v[:,:3]), 'flat histogram': _arr('hist', lambda v: v.reshape(-1)), 'histogram of float32': _arr('hist', lambda v: v.astype(np.float32)),
+    'minimum NaN': _put('min', (0,1), np.nan), 'maximum NaN': _put('max', (0,1), np.nan), 'maximum Inf': _put('max', (0,1), np.inf), 'minimum above maximum': _put('min', (0,1), 1e9),
+    'minimum of another shape': _arr('min', lambda v: v[:,:2]),
+    'histogram below 0': _put('hist', (0,1,0), -1), 'histogram of another shape': _arr('hist', lambda v: v[:,:3]), 'flat histogram': _arr('hist', lambda v: v.reshape(-1)),
+    'histogram of float32': _arr('hist', lambda v: v.astype(np.float32)),
     'histogram too long': _head(hist_start=1599), 'histogram from nowhere': _head(hist_start=-1), 'histogram from None': _head(hist_start=None), 'histogram from a float': _head(hist_start=.5), 'empty histogram': _put('hist', np.s_[:], 0),
     'loudest NaN': _put('peak', 1, np.nan), 'loudest deviate below 0': _put('peak_m2', 1, -1.), 'clips below 0': _put('clips', 1, -1.), 'clips NaN': _put('clips', 1, np.nan), 'clips of another shape': _arr('clips', lambda v: v[:3]),
-    'float32': _arr('mean', lambda v: v.astype(np.float32)), 'whole numbers': _arr('count', lambda v: v.astype(np.int64)), 'another array': lambda a,h: a.update(more=np.zeros(3)), 'array named as code': lambda a,h: a.update({'__reduce__':np.zeros(3)}),
+    'float32': _arr('mean', lambda v: v.astype(np.float32)), 'whole numbers': _arr('count', lambda v: v.astype(np.int64)), 'another array': lambda a,h: a.update(more=np.zeros(3)), 'array named as code': lambda a,
+    h: a.update({'__reduce__':np.zeros(3)}),
     **{f'no {k}': _drop(k) for k in ('mean','count','m2','min','max','hist','peak','peak_m2','clips','format','version','axes','fingerprint','freqs','provenance','counted','hist_start')},
     'axes without time': _head(axes=[0,1]), 'axes of another kind': _head(axes='time'), 'axes that do not fit the shape': _head(axes=[0,2,3]), 'axes None': _head(axes=None), 'axes 0': _head(axes=0),
-    'fingerprint of another kind': _head(fingerprint='known'), 'fingerprint a list': _head(fingerprint=[1]), 'fingerprint None': _head(fingerprint=None), 'freqs too few': _head(freqs=[1.,2.]), 'freqs no numbers': _head(freqs=['a']*4), 'freqs a number': _head(freqs=3.),
-    'freqs NaN': _head(freqs=[float('nan')]*4), 'provenance a list': _head(provenance=[1]), 'provenance a text': _head(provenance='abc'), 'version of tomorrow': _head(version=2), 'version as a text': _head(version='1'), 'version None': _head(version=None), 'format': _head(format='specnorm_fastai.Other')}
+    'fingerprint of another kind': _head(fingerprint='known'), 'fingerprint a list': _head(fingerprint=[1]), 'fingerprint None': _head(fingerprint=None), 'freqs too few': _head(freqs=[1.,2.]),
+    'freqs no numbers': _head(freqs=['a']*4), 'freqs a number': _head(freqs=3.),
+    'freqs NaN': _head(freqs=[float('nan')]*4), 'provenance a list': _head(provenance=[1]), 'provenance a text': _head(provenance='abc'), 'version of tomorrow': _head(version=2),
+    'version as a text': _head(version='1'), 'version None': _head(version=None), 'format': _head(format='specnorm_fastai.Other')}
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
 @pytest.mark.parametrize('how', list(CRAFTED))
@@ -279,12 +287,15 @@ def _b(n): return torch.hann_window(n)**2
 
 SAME = {
     'hop_length None is half the window': (_lin(hop_length=50), _lin(hop_length=None)), 'half of n_fft where win_length is None too': (_lin(win_length=128, hop_length=64), _lin(win_length=None, hop_length=None)),
-    'win_length None is n_fft': (_mel(win_length=256), _mel(win_length=None)), 'f_max None is half the rate': (_mel(f_max=None), _mel(f_max=8000.)), 'whole numbers': (_mel(f_min=0., f_max=8000., power=2.), _mel(f_min=0, f_max=8000, power=2)),
-    'sample_rate None is that of the audio': (_mel(sample_rate=None), _mel(sample_rate=16000)), 'a dict is a configuration': (_mel(), AudioToSpec.from_cfg({f:getattr(AudioConfig.BasicMelSpectrogram(n_fft=256, win_length=200, hop_length=60, n_mels=8), f) for f in AudioConfig.BasicMelSpectrogram.__dataclass_fields__})),
+    'win_length None is n_fft': (_mel(win_length=256), _mel(win_length=None)), 'f_max None is half the rate': (_mel(f_max=None), _mel(f_max=8000.)),
+    'whole numbers': (_mel(f_min=0., f_max=8000., power=2.), _mel(f_min=0, f_max=8000, power=2)),
+    'sample_rate None is that of the audio': (_mel(sample_rate=None), _mel(sample_rate=16000)), 'a dict is a configuration': (_mel(),
+    AudioToSpec.from_cfg({f:getattr(AudioConfig.BasicMelSpectrogram(n_fft=256, win_length=200, hop_length=60, n_mels=8), f) for f in AudioConfig.BasicMelSpectrogram.__dataclass_fields__})),
     'a factory is a configuration': (_lin(), SpectrogramTransformer(mel=False)(n_fft=128, win_length=100, hop_length=40)), 'no arguments for the window': (_lin(wkwargs=None), _lin(wkwargs={})),
     'without dB, no reference of dB': (_raw(), _raw(stype='magnitude')), 'without dB, no top_db': (_raw(), _raw(top_db=80.)), 'without centring, no padding mode': (_lin(center=False), _lin(center=False, pad_mode='constant')),
     'cepstra: sample_rate': (_mfcc(), _mfcc(sample_rate=16000)), 'cepstra: no melkwargs': (_mfcc(melkwargs=None), AudioToMFCC(n_mfcc=5, melkwargs={})), 'cepstra: default n_mels': (AudioToMFCC(), AudioToMFCC(melkwargs=dict(n_mels=128))),
-    'cepstra: default n_fft': (AudioToMFCC(), AudioToMFCC(melkwargs=dict(n_fft=400))), 'cepstra: hop_length': (_mfcc(), _mfcc(melkwargs=dict(hop_length=128))), 'cepstra: f_max': (_mfcc(), _mfcc(melkwargs=dict(f_max=8000.))), 'cepstra: win_length': (_mfcc(), _mfcc(melkwargs=dict(win_length=256)))}
+    'cepstra: default n_fft': (AudioToMFCC(), AudioToMFCC(melkwargs=dict(n_fft=400))), 'cepstra: hop_length': (_mfcc(), _mfcc(melkwargs=dict(hop_length=128))),
+    'cepstra: f_max': (_mfcc(), _mfcc(melkwargs=dict(f_max=8000.))), 'cepstra: win_length': (_mfcc(), _mfcc(melkwargs=dict(win_length=256)))}
 
 @pytest.mark.filterwarnings('ignore:.*mel filters hold no frequency')
 @pytest.mark.parametrize('how', list(SAME))
@@ -294,22 +305,29 @@ def test_one_pipeline_has_one_fingerprint_however_spelled(how):
     assert fingerprint(a)==fingerprint(b)
     _stats(a[None], groups=0, settings=None).check(b)
 
-@pytest.mark.parametrize('a,b', [(dict(hop_length=None),dict(hop_length=4)), ({},dict(win_length=8, hop_length=4)), (dict(win_length=6),dict(win_length=6, hop_length=3)), (dict(mel=True),dict(mel=True, f_min=0., f_max=8000)), (dict(mel=True, f_max=None),dict(mel=True, f_max=8000.)),
+@pytest.mark.parametrize('a,b', [(dict(hop_length=None),dict(hop_length=4)), ({},dict(win_length=8, hop_length=4)), (dict(win_length=6),dict(win_length=6, hop_length=3)),
+    (dict(mel=True),dict(mel=True, f_min=0., f_max=8000)), (dict(mel=True, f_max=None),dict(mel=True, f_max=8000.)),
     (dict(waveform_norm=None),{}), (dict(power=2),dict(power=2.)), (dict(nchannels=1),{}), (dict(sample_rate=16000),{})])
 def test_settings_written_by_hand_are_filled_in(a, b):
     a,b = (fingerprint(AudioSpectrogram.create(torch.zeros(1,4,9), settings={**dict(sr=16000, n_fft=8), **d})) for d in (a,b))
     assert a==b and a['sample_rate']==16000 and a['channels']==1 and a['rows']==4
 
 OTHER = {  # pipeline, another one, and which settings differ
-    'n_fft': (_lin(), _lin(n_fft=256), {'n_fft','rows'}), 'win_length': (_lin(), _lin(win_length=90), {'win_length'}), 'hop_length': (_lin(), _lin(hop_length=41), {'hop_length'}), 'window': (_lin(), _lin(window_fn=torch.hamming_window), {'window'}),
+    'n_fft': (_lin(), _lin(n_fft=256), {'n_fft','rows'}), 'win_length': (_lin(), _lin(win_length=90), {'win_length'}), 'hop_length': (_lin(), _lin(hop_length=41), {'hop_length'}),
+    'window': (_lin(), _lin(window_fn=torch.hamming_window), {'window'}),
     'window of two functions without names': (_lin(window_fn=lambda n: torch.hann_window(n)), _lin(window_fn=lambda n: torch.hann_window(n)**2), {'window'}), 'window of two functions': (_lin(window_fn=_a), _lin(window_fn=_b), {'window'}),
-    'window_args': (_lin(), _lin(wkwargs=dict(periodic=False)), {'window_args'}), 'power': (_raw(), _raw(power=1.), {'power','units'}), 'another power': (_raw(), _raw(power=1.5), {'power','units'}), 'normalized': (_lin(), _lin(normalized=True), {'normalized'}),
-    'center': (_lin(pad_mode='constant'), _lin(center=False, pad_mode='constant'), {'center'}), 'pad': (_lin(), _lin(pad=9), {'pad'}), 'pad_mode': (_lin(), _lin(pad_mode='constant'), {'pad_mode'}), 'onesided': (_lin(), _lin(onesided=False), {'onesided','rows'}),
-    'mel': (_lin(n_fft=256, win_length=200, hop_length=60), _mel(), {'mel','n_mels','f_min','f_max','mel_scale','mel_norm','rows'}), 'n_mels': (_mel(), _mel(n_mels=9), {'n_mels','rows'}), 'f_min': (_mel(), _mel(f_min=40.), {'f_min'}), 'f_max': (_mel(), _mel(f_max=7999.), {'f_max'}),
-    'mel_scale': (_mel(), _mel(mel_scale='slaney'), {'mel_scale'}), 'mel_norm': (_mel(), _mel(norm='slaney'), {'mel_norm'}), 'db_of': (_mel(), _mel(stype='magnitude'), {'db_of'}), 'top_db': (_mel(), _mel(top_db=20.), {'top_db'}), 'top_db a little': (_mel(top_db=20.), _mel(top_db=20.5), {'top_db'}),
+    'window_args': (_lin(), _lin(wkwargs=dict(periodic=False)), {'window_args'}), 'power': (_raw(), _raw(power=1.), {'power','units'}), 'another power': (_raw(), _raw(power=1.5), {'power','units'}),
+    'normalized': (_lin(), _lin(normalized=True), {'normalized'}),
+    'center': (_lin(pad_mode='constant'), _lin(center=False, pad_mode='constant'), {'center'}), 'pad': (_lin(), _lin(pad=9), {'pad'}), 'pad_mode': (_lin(), _lin(pad_mode='constant'), {'pad_mode'}),
+    'onesided': (_lin(), _lin(onesided=False), {'onesided','rows'}),
+    'mel': (_lin(n_fft=256, win_length=200, hop_length=60), _mel(), {'mel','n_mels','f_min','f_max','mel_scale','mel_norm','rows'}), 'n_mels': (_mel(), _mel(n_mels=9), {'n_mels','rows'}),
+    'f_min': (_mel(), _mel(f_min=40.), {'f_min'}), 'f_max': (_mel(), _mel(f_max=7999.), {'f_max'}),
+    'mel_scale': (_mel(), _mel(mel_scale='slaney'), {'mel_scale'}), 'mel_norm': (_mel(), _mel(norm='slaney'), {'mel_norm'}), 'db_of': (_mel(), _mel(stype='magnitude'), {'db_of'}),
+    'top_db': (_mel(), _mel(top_db=20.), {'top_db'}), 'top_db a little': (_mel(top_db=20.), _mel(top_db=20.5), {'top_db'}),
     'to_db': (_lin(), SpectrogramTransformer(mel=False, to_db=False)(n_fft=128, win_length=100, hop_length=40), {'to_db','db_ref','db_floor','units'}),  # stype and top_db mean nothing without dB, nor pad_mode without centring
     'n_mfcc': (_mfcc(), _mfcc(n_mfcc=6), {'n_mfcc','rows'}), 'mfcc_norm': (_mfcc(), _mfcc(norm=None), {'mfcc_norm'}), 'log_mels': (_mfcc(), _mfcc(log_mels=True), {'log_mels'}),
-    **{f'cepstra {k}': (_mfcc(), _mfcc(melkwargs={k:v}), None) for k,v in dict(n_mels=9, n_fft=300, hop_length=99, win_length=77, f_min=50., f_max=5000., mel_scale='slaney', norm='slaney', power=1., window_fn=torch.hamming_window, normalized=True, center=False, pad=5, pad_mode='constant').items()}}
+    **{f'cepstra {k}': (_mfcc(), _mfcc(melkwargs={k:v}), None) for k,v in dict(n_mels=9, n_fft=300, hop_length=99, win_length=77, f_min=50., f_max=5000., mel_scale='slaney', norm='slaney', power=1.,
+    window_fn=torch.hamming_window, normalized=True, center=False, pad=5, pad_mode='constant').items()}}
 
 @pytest.mark.filterwarnings('ignore:.*mel filters hold no frequency')
 @pytest.mark.parametrize('how', list(OTHER))
@@ -348,7 +366,8 @@ def test_spectrograms_without_settings_are_unknown_and_refused_by_known_statisti
     assert fingerprint(x)=='unknown'
     with pytest.raises(ValueError, match='do not say how they were made; unchecked=True'): _stats().check(x)
     _stats(settings=None).check(x); _stats(settings=None).check(AudioSpectrogram.create(x, settings=S))
-    for s in (dict(mel=True), dict(mel=True, sr=None), dict(n_fft=8), dict(sr=8000), dict(power=2.), dict(n_mfcc=3), dict(units='dB')): assert fingerprint(AudioSpectrogram.create(x, settings=s))==fingerprint(AudioSpectrogram.create(x[None], settings=dict(s)))
+    for s in (dict(mel=True), dict(mel=True, sr=None), dict(n_fft=8), dict(sr=8000), dict(power=2.), dict(n_mfcc=3),
+        dict(units='dB')): assert fingerprint(AudioSpectrogram.create(x, settings=s))==fingerprint(AudioSpectrogram.create(x[None], settings=dict(s)))
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
 @pytest.mark.parametrize('to', [_lin(),_mel(f_max=7000.5),_raw(power=1.),_mfcc(),_lin(window_fn=torch.kaiser_window, wkwargs=dict(periodic=True, beta=7.5))])
@@ -363,7 +382,8 @@ def test_a_loaded_fingerprint_equals_that_of_the_pipeline(to, suffix, tmp_path):
 def test_items_and_batches_of_a_loader_have_one_fingerprint(on_items, normalize, synthetic):
     tfms = [*([AudioNormalize()] if normalize else []),_mel()]
     df = pd.read_csv(synthetic/'meta'/'synthetic.csv')
-    block = DataBlock(blocks=(AudioBlock, CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'), splitter=CrossValidationSplitter(), item_tfms=tfms if on_items else None, batch_tfms=None if on_items else tfms)
+    block = DataBlock(blocks=(AudioBlock, CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'), splitter=CrossValidationSplitter(), item_tfms=tfms if on_items else None,
+        batch_tfms=None if on_items else tfms)
     dls = block.dataloaders(df, bs=16, num_workers=0)
     a = AudioTensor.create(synthetic/'audio'/df.filename[0])
     for t in tfms: a = t(a)
@@ -406,8 +426,10 @@ def test_statistics_do_not_change_with_the_arrays_they_were_made_of(make):
         for v in (m,s,n): v += 1
         assert all(torch.equal(a,b) for a,b in zip(r._table, was))
 
-@pytest.mark.parametrize('args,msg', [((1.,),'std: expected together'), (([1.,2.],[1.]),'std: expected shape'), ((0.,-1.),'std: expected 0 or more'), ((float('nan'),1.),'mean: NaN'), ((0.,float('inf')),'variance: NaN'), ((0.,1.,0.),'count: 0 at'), ((0.,1.,-2.),'count: expected 0'),
-    (([],[]),'mean: expected a number'), ((np.zeros((2,2,2,2)),np.ones((2,2,2,2))),'mean: expected a number'), (([1.,2.,3.],[1.,1.,1.],[1.,2.]),'count'), ((0.,1.,None,None,'mine'),'fingerprint'), (([1.,2.],[1.,1.],None,None,'unknown',[1.]),'freqs: expected 2')])
+@pytest.mark.parametrize('args,msg', [((1.,),'std: expected together'), (([1.,2.],[1.]),'std: expected shape'), ((0.,-1.),'std: expected 0 or more'), ((float('nan'),1.),'mean: NaN'),
+    ((0.,float('inf')),'variance: NaN'), ((0.,1.,0.),'count: 0 at'), ((0.,1.,-2.),'count: expected 0'),
+    (([],[]),'mean: expected a number'), ((np.zeros((2,2,2,2)),np.ones((2,2,2,2))),'mean: expected a number'), (([1.,2.,3.],[1.,1.,1.],[1.,2.]),'count'), ((0.,1.,None,None,'mine'),'fingerprint'),
+    (([1.,2.],[1.,1.],None,None,'unknown',[1.]),'freqs: expected 2')])
 def test_numbers_that_are_no_statistics_are_refused(args, msg):
     with pytest.raises(ValueError, match=msg): SpecStats(*args)
 
@@ -455,8 +477,10 @@ def test_archives_of_kaldiio_are_read(text, dtype, tmp_path):
     assert np.allclose(lone.mean.flatten(), x[4:8].mean((0,1,3)), rtol=tol) and 'cmvn.ark' in repr(lone)
 
 _good = 'a [\n 10 20 5\n 30 90 0 ]\n'
-@pytest.mark.parametrize('text', ['', ' ', '\n', 'a', 'a ', 'a [', 'a [ ]', 'a [\n 1 2 3 ]', 'a [\n 1 2 3\n 1 2 3\n 1 2 3 ]', 'a [\n 1 2 3\n 1 2 ]', 'a [\n 10 20 5\n 30 90 0\n', 'a [\n 10 x 5\n 30 90 0 ]', 'a 10 20 5 30 90 0', 'a [\n 5\n 0 ]', 'a [\n 10 20 0\n 30 90 0 ]',
-    'a [\n 10 20 -5\n 30 90 0 ]', 'a [\n 10 20 5\n 1 90 0 ]', 'a [\n nan 20 5\n 30 90 0 ]', 'a [\n 10 20 5\n inf 90 0 ]', 'a [\n 10 20 nan\n 30 90 0 ]', _good+'b [\n 1 2\n 3 0 ]\n', _good+'rest', _good+'b', _good+'b [', '[\n 10 20 5\n 30 90 0 ]\nrest', '[\n 10 20 5\n 30 90 0 ]\n[\n 10 20 5\n 30 90 0 ]\n'])
+@pytest.mark.parametrize('text', ['', ' ', '\n', 'a', 'a ', 'a [', 'a [ ]', 'a [\n 1 2 3 ]', 'a [\n 1 2 3\n 1 2 3\n 1 2 3 ]', 'a [\n 1 2 3\n 1 2 ]', 'a [\n 10 20 5\n 30 90 0\n', 'a [\n 10 x 5\n 30 90 0 ]',
+    'a 10 20 5 30 90 0', 'a [\n 5\n 0 ]', 'a [\n 10 20 0\n 30 90 0 ]',
+    'a [\n 10 20 -5\n 30 90 0 ]', 'a [\n 10 20 5\n 1 90 0 ]', 'a [\n nan 20 5\n 30 90 0 ]', 'a [\n 10 20 5\n inf 90 0 ]', 'a [\n 10 20 nan\n 30 90 0 ]', _good+'b [\n 1 2\n 3 0 ]\n', _good+'rest', _good+'b',
+    _good+'b [', '[\n 10 20 5\n 30 90 0 ]\nrest', '[\n 10 20 5\n 30 90 0 ]\n[\n 10 20 5\n 30 90 0 ]\n'])
 def test_malformed_text_archives_are_refused(text, tmp_path):
     (tmp_path/'fine.txt').write_text(_good); assert SpecStats.from_kaldi(tmp_path/'fine.txt', unchecked=True).mean.flatten().tolist()==[2.,4.]
     (tmp_path/'bad.txt').write_text(text); _refused(lambda: SpecStats.from_kaldi(tmp_path/'bad.txt', unchecked=True), 'bad.txt', error=ValueError)
@@ -471,7 +495,8 @@ def test_malformed_binary_archives_are_refused(tmp_path):
     at = b.index(b'\0B')
     for o,v in ((2,b'XM '),(2,b'CM '),(2,b'DV '),(2,b'FM '),(5,b'\5'),(10,b'\5'),(6,b'\xff\xff\xff\xff'),(11,b'\xff\xff\xff\xff'),(6,b'\xff\xff\xff\x7f'),(6,b'\3\0\0\0'),(6,b'\0\0\0\0')):
         file.write_bytes(b[:at+o]+v+b[at+o+len(v):]); go()
-    for m in (cmvn[:1], np.concatenate([cmvn,cmvn]), cmvn[:,:1], cmvn[0], cmvn[0].astype(np.int32), np.where(np.arange(5)<4, cmvn, 0), -cmvn, np.where(np.arange(5)<1, np.nan, cmvn), cmvn*[[1.],[.1]]): kaldiio.save_ark(str(file), {'one':m}); go()
+    for m in (cmvn[:1], np.concatenate([cmvn,cmvn]), cmvn[:,:1], cmvn[0], cmvn[0].astype(np.int32), np.where(np.arange(5)<4, cmvn, 0), -cmvn, np.where(np.arange(5)<1, np.nan, cmvn),
+        cmvn*[[1.],[.1]]): kaldiio.save_ark(str(file), {'one':m}); go()
     kaldiio.save_ark(str(file), {'one':cmvn}, compression_method=2); go()
     kaldiio.save_ark(str(file), {'one':cmvn, 'two':cmvn[:,1:]}); go()
 
@@ -516,7 +541,8 @@ def test_merged_channels_are_one_channel_for_a_feature_extractor(axes):
     x = _x(c=2); d = _stats(x).reduce(axes).to_ast()
     assert np.allclose([d['mean'],d['std']*2], [x.mean(),x.std()], rtol=1e-12)
 
-@pytest.mark.parametrize('config', [{}, dict(mean=1.), dict(std=1.), dict(mean='1', std=1.), dict(mean=True, std=1.), dict(mean=None, std=1.), dict(mean=1., std=0.), dict(mean=1., std=-1.), dict(mean=float('nan'), std=1.), dict(mean=1., std=float('inf')), dict(mean=[1.], std=[1.]),
+@pytest.mark.parametrize('config', [{}, dict(mean=1.), dict(std=1.), dict(mean='1', std=1.), dict(mean=True, std=1.), dict(mean=None, std=1.), dict(mean=1., std=0.), dict(mean=1., std=-1.),
+    dict(mean=float('nan'), std=1.), dict(mean=1., std=float('inf')), dict(mean=[1.], std=[1.]),
     dict(mean=1., std=1., do_normalize=False), [1.,2.], 3, 'text', None])
 def test_bad_configs_of_a_feature_extractor_are_refused(config, tmp_path):
     file = tmp_path/'preprocessor_config.json'; file.write_text(json.dumps(config))
@@ -530,7 +556,8 @@ def test_numpy_numbers_of_a_feature_extractor_are_numbers():
     for t in (np.float32,np.float64,int): assert SpecStats.from_ast(dict(mean=t(-4), std=t(2)), unchecked=True).std.item()==4
 
 m80,s80 = np.linspace(-60,-20,80),np.linspace(1,20,80)
-@pytest.mark.parametrize('args', [(dict(norm_means=torch.tensor(m80), norm_stds=torch.tensor(s80)),), (dict(norm_means=torch.nn.Parameter(torch.tensor(m80)), norm_stds=torch.tensor(s80)),), (dict(norm_means=m80, norm_stds=s80, more=3),), (dict(fixed_mean=m80.tolist(), fixed_std=s80.tolist()),),
+@pytest.mark.parametrize('args', [(dict(norm_means=torch.tensor(m80), norm_stds=torch.tensor(s80)),), (dict(norm_means=torch.nn.Parameter(torch.tensor(m80)), norm_stds=torch.tensor(s80)),),
+    (dict(norm_means=m80, norm_stds=s80, more=3),), (dict(fixed_mean=m80.tolist(), fixed_std=s80.tolist()),),
     (dict(mean=m80, std=s80),), (m80,s80), (m80.tolist(),s80.tolist()), (m80[None,:,None],s80[None,:,None]), (torch.tensor(m80)[None,None,:,None],torch.tensor(s80)[None,None,:,None])])
 def test_arrays_of_lhotse_nemo_and_plain_ones_are_read(args):
     s = SpecStats.from_arrays(*args, unchecked=True)
@@ -579,8 +606,10 @@ def test_sums_of_espnet_are_read(dtype, tmp_path):
         tol = 1e-10 if dtype==np.float64 else 1e-5
         assert np.allclose(s.mean.flatten(), v.mean(1), rtol=tol) and np.allclose(s.std.flatten(), v.std(1), rtol=10*tol) and (s.count==108).all()
 
-@pytest.mark.parametrize('arrays', [dict(mean=[1.,2.]), dict(std=[1.,2.]), dict(sum=[1.,2.], count=3), dict(count=0, sum=[1.,2.], sum_square=[4.,4.]), dict(count=4, sum=[1.,2.], sum_square=[0.,4.]), dict(count=-4, sum=[1.,2.], sum_square=[4.,4.]), dict(count=[], sum=[1.,2.], sum_square=[4.,4.]),
-    dict(count=2, sum=[1.,2.], sum_square=[4.,4.,4.]), dict(count=np.nan, sum=[1.,2.], sum_square=[4.,4.]), dict(count=2, sum=[1.,np.nan], sum_square=[4.,4.]), dict(mean=[1.,2.], std=[1.]), dict(mean=[1.,np.inf], std=[1.,1.]), dict(mean=[1.,2.], std=[1.,-1.]), dict(mean=['a','b'], std=[1.,1.]),
+@pytest.mark.parametrize('arrays', [dict(mean=[1.,2.]), dict(std=[1.,2.]), dict(sum=[1.,2.], count=3), dict(count=0, sum=[1.,2.], sum_square=[4.,4.]), dict(count=4, sum=[1.,2.], sum_square=[0.,4.]),
+    dict(count=-4, sum=[1.,2.], sum_square=[4.,4.]), dict(count=[], sum=[1.,2.], sum_square=[4.,4.]),
+    dict(count=2, sum=[1.,2.], sum_square=[4.,4.,4.]), dict(count=np.nan, sum=[1.,2.], sum_square=[4.,4.]), dict(count=2, sum=[1.,np.nan], sum_square=[4.,4.]), dict(mean=[1.,2.], std=[1.]),
+    dict(mean=[1.,np.inf], std=[1.,1.]), dict(mean=[1.,2.], std=[1.,-1.]), dict(mean=['a','b'], std=[1.,1.]),
     dict(mean=np.array([1.,2.],dtype=object), std=[1.,1.]), dict(mean=[1.,2.], std=[1.,1.], count=np.array([1,2],dtype=object)), dict(mean=[1.,2.], std=[1.,1.], count=[1.,2.,3.]), dict(mean=[1.,2.], std=[1.,1.], count=[1.,0.]), dict()])
 def test_npz_files_that_are_no_statistics_are_refused(arrays, tmp_path):
     np.savez(tmp_path/'a.npz', **arrays); _refused(lambda: SpecStats.from_npz(tmp_path/'a.npz', unchecked=True), 'a.npz', error=ValueError)
@@ -851,7 +880,8 @@ def test_putting_together_leaves_the_parts_as_they_were():
 
 def test_what_may_not_merge_is_refused():
     s = _stats(_x(c=2)); counts = dict(count=5.)
-    for other,msg in ((_stats(_x(c=2), settings={**S,'hop_length':2}),'hop_length: 4 in the statistics, 2 here'), (_stats(_x(c=2), settings={**S,'waveform_norm':'standard','sr':8000}),'2 settings differ'), (s.reduce('frequency'),'expected axes'), (s.reduce('global'),'expected axes'),
+    for other,msg in ((_stats(_x(c=2), settings={**S,'hop_length':2}),'hop_length: 4 in the statistics, 2 here'), (_stats(_x(c=2), settings={**S,'waveform_norm':'standard','sr':8000}),'2 settings differ'),
+        (s.reduce('frequency'),'expected axes'), (s.reduce('global'),'expected axes'),
                       (_stats(_x(c=1)),'channels: 2 in the statistics, 1 here'), (_stats(_x(c=2), settings=None),'other: its fingerprint is unknown')):
         with pytest.raises(ValueError, match=msg): s.merge(other)
         with pytest.raises(ValueError, match=msg): s+other
