@@ -11,14 +11,20 @@ from fastai.callback.core import Callback
 from .core import frame_masks,stat_axes
 from .recorder import StatsRecorder
 from .specstats import SpecStats
-from .stats import collect_stats
+from .stats import _inner_dl,_upto_normalize,collect_stats
 
 _passed = ('frac','tol','on_bad','leave_out','source','seed','distributed')
 
-# %% ../nbs/60_callback.ipynb #cf94f537
+# %% ../nbs/60_callback.ipynb #ccb8db8c
+def _what_is_measured(dl):
+    "The dataset and the transforms whose spectrograms a pass would see"
+    dl = _inner_dl(dl)
+    return [dl.dataset, *(f for p in (dl.after_item,dl.after_batch) for f in _upto_normalize(p)[0])]
+
 class StatsCallback(Callback):
     "Fill `StatsRecorder`s from the train dataset before the first `fit`"
     order = -5  # before callbacks that may want the statistics
+    kwargs,result = {},None
     def __init__(self,
         *recorders, # `StatsRecorder`s to fill; none: a global and a frequency one are made
         mask:str='silence', # Frames left out: 'silence' (and padding), 'padding' or None
@@ -38,9 +44,10 @@ class StatsCallback(Callback):
         return 'stats_removed' if self._measured is not None and self.learn is None else 'stats'
 
     def before_fit(self):
-        if self._measured is self.learn.dls.train_ds: return
+        now = _what_is_measured(self.learn.dls.train)
+        if self._measured is not None and len(now)==len(self._measured) and all(a is b for a,b in zip(now, self._measured)): return
         all_of_it = StatsRecorder((0,3), quantiles=True, groups=128)
         collect_stats(self.learn.dls, all_of_it, *self.recorders, progress=self.progress and hasattr(self.learn, 'progress'), **self.kwargs)
-        self.result,self._measured = SpecStats.from_recorder(all_of_it),self.learn.dls.train_ds
+        self.result,self._measured = SpecStats.from_recorder(all_of_it),now
 
     def __getstate__(self): return {**self.__dict__, '_measured': None}  # an exported learner holds no data

@@ -44,9 +44,9 @@ def _run(name, run, failed=1, interrupted='Interrupted.'):
     "The exit status of `run()`; what goes wrong is one message"
     try: return run() or 0
     except KeyboardInterrupt: print(f"\n{interrupted}", file=sys.stderr); return 130
-    except (ValueError,TypeError,OSError,RuntimeError) as e:
-        if os.environ.get('SPECNORM_DEBUG'): raise
-        print(f"\n{name}: error: {_reason(e)}", file=sys.stderr)
+    except Exception as e:
+        if os.environ.get('SPECNORM_DEBUG'): import traceback; traceback.print_exc()
+        else: print(f"\n{name}: error: {_reason(e) if isinstance(e, (ValueError,TypeError,OSError,RuntimeError)) else f'{type(e).__name__}: {e}'}", file=sys.stderr)
         return failed
 
 def compare(
@@ -81,7 +81,7 @@ def _stats_parser():
     a('--sample-rate', type=int, default=16000, help="Hz that clips are resampled to (16000)")
     a('--no-audio-normalize', action='store_true', help="leave each clip's level as it is")
     a('--tol', type=float, help="stop when every mean is within so many std of that of all clips, at 95 %%")
-    a('--fold', help="leave this fold out, as it is validated on (none is left out)")
+    a('--fold', help="leave this fold out, as it is validated on (none is left out); with --fold-col is_test --fold True the test clips")
     a('--fold-col', metavar='COL', default='fold', help="column of the fold (fold)")
     _measuring(a)
     return p
@@ -92,18 +92,32 @@ def _clips(args):
     df = audio_table(args.data)
     fold = getattr(args, 'fold', None)
     for k,c in (('--source',args.source),('--fold-col',args.fold_col if fold is not None else None)):
-        if c is not None and c not in df.attrs['columns']: raise ValueError(f"{k}: no column {c!r} in {df.attrs['csv'] or args.data}; there is {df.attrs['columns'] or 'no table'}")
+        if c is not None and df.attrs['csv'] is None: raise ValueError(f"{k if k=='--source' else '--fold'}: {args.data} has no table meta/*.csv, so there is no column {c!r}")
+        if c is not None and c not in df.attrs['columns']: raise ValueError(f"{k}: no column {c!r} in {df.attrs['csv']}; there is {df.attrs['columns']}")
     if fold is not None:
         held = same_value(df[args.fold_col], fold)
         if not held.any(): raise ValueError(f"--fold: no clip in fold {fold!r}; the folds are {sorted(df[args.fold_col].unique())}")
         if held.all(): raise ValueError(f"--fold: every clip is in fold {fold!r}")
         df = df[~held]
     source = args.source or ('src_file' if 'src_file' in df.attrs['columns'] else None)
-    return df.path.tolist(),(df[source].tolist() if source else False)
+    return df.path.tolist(),(df[source] if source else False)
+
+def _check_headers(files, sr):
+    "Name all files that cannot be read at once; say where clips have a lower rate"
+    from specnorm_fastai.core import audio_info
+    bad,low = [],[]
+    for f in files:
+        try: low += [r] if (r:=audio_info(f)[1])<sr else []
+        except (ValueError,OSError) as e: bad.append(str(e))
+    if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
+    if low: print(f"{len(low)} of {len(files)} clips have {min(low)} Hz{f' to {max(low)} Hz' if max(low)>min(low) else ''} and are brought up to {sr}: rows above {min(low)//2} Hz hold no sound of these", file=sys.stderr)
 
 def _collect(files, source, tfms, args, **kwargs):
     from specnorm_fastai.stats import collect_stats
     if args.workers<0: raise ValueError(f"--workers: expected 0 or more, got {args.workers}")
+    if args.frac is not None and not 0<args.frac<=1: raise ValueError(f"--frac: expected a number above 0 and at most 1, got {args.frac}")
+    _check_headers(files, tfms[0].sr_new)
+    kwargs = {'progress':sys.stdout.isatty(), **kwargs}
     res = collect_stats(files, tfms=tfms, source=source, frac=args.frac, mask=None if args.mask=='none' else args.mask, on_bad=args.on_bad, seed=args.seed, workers=args.workers, **kwargs)
     for f,n in res.provenance.get('bad_files', {}).items(): print(f"left out for NaN or Inf: {n} frames of {f}", file=sys.stderr)
     return res
@@ -131,6 +145,7 @@ def stats(
         out = Path(args.out).expanduser()
         if out.suffix not in ('.safetensors','.json'): raise ValueError(f"--out: expected a name that ends in .safetensors or .json, got {args.out!r}")
         if not out.parent.is_dir(): raise ValueError(f"--out: no such folder: {out.parent}")
+        if out.is_dir(): raise ValueError(f"--out: expected a file, got the folder {out}")
         from specnorm_fastai.compare import feature_cfgs
         from specnorm_fastai.data import DownmixMono,Resample
         from specnorm_fastai.features import AudioToSpec
@@ -142,24 +157,24 @@ def stats(
         tfms = [Resample(args.sample_rate), DownmixMono(), *([] if args.no_audio_normalize else [AudioNormalize()]), AudioToSpec.from_cfg(cfg)]
         files,source = _clips(args)
         res = _collect(files, source, tfms, args, tol=args.tol)
-        if args.fold is not None: res.provenance['split'] = f'train (fold {args.fold} held out)'
+        if args.fold is not None: res.provenance['split'] = f'train without fold {args.fold}'
         res.provenance['source'] = str(Path(args.data).expanduser().resolve().name)
-        print(f"{res}\n\n{_table(res)}\n")
-        if flat:=res.constant_rows(): print(f"These rows never vary: {', '.join(flat[:12])}{' ...' if len(flat)>12 else ''}\n")
         pic = out.with_suffix('.png')
         res.save(out); res.plot(title=out.stem).figure.savefig(pic, dpi=100)
+        print(f"{res}\n\n{_table(res)}\n")
+        if flat:=res.constant_rows(): print(f"These rows never vary: {', '.join(flat[:12])}{' ...' if len(flat)>12 else ''}\n")
         print(f"Written: {out}, {pic}")
     return _run('specnorm-stats', run)
 
 # %% ../nbs/90_cli.ipynb #cac10d7c
 def _drift_parser():
-    p = argparse.ArgumentParser(prog='specnorm-drift', description="Has the sound in a folder drifted from statistics? Exit status 0: no, 1: yes, 2: it could not be told.",
+    p = argparse.ArgumentParser(prog='specnorm-drift', description="Has the sound in a folder drifted from statistics? Exit status 0: none shown, 1: yes, 2: it could not be told.",
         epilog="With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback.")
     a = p.add_argument
     a('stats', metavar='STATS', help="file written by specnorm-stats or SpecStats.save")
     a('data', metavar='DATA', help="audio/ and meta/*.csv as in ESC-50, or any folder with audio files")
     a('--threshold', type=float, default=.1, help="shift of a mean in std, or log of the factor of a std, that is tolerated (0.1)")
-    a('--level', type=float, default=.95, help="probability that an unchanged world is called so (0.95)")
+    a('--level', type=float, default=.95, help="confidence of all intervals together (0.95)")
     a('--json', action='store_true', help="print everything as JSON")
     a('--plot', metavar='FILE', help="write a picture")
     _measuring(a, None)
@@ -177,9 +192,10 @@ def drift(
         ref = SpecStats.load(args.stats)
         if args.mask is None: args.mask = ref.provenance.get('mask', 'silence') or 'none'
         files,source = _clips(args)
-        new = _collect(files, source, reference_tfms(ref), args, progress=not args.json)
+        new = _collect(files, source, reference_tfms(ref), args)
         d = compare_stats(ref, new, args.threshold, args.level)
         print(json.dumps(d.to_dict()) if args.json else d)
-        if args.plot: d.plot()[0].figure.savefig(args.plot, dpi=100)
+        if args.plot and d.shift is not None: d.plot()[0].figure.savefig(args.plot, dpi=100)
+        elif args.plot: print('no picture: nothing could be compared', file=sys.stderr)
         return int(bool(d))
     return _run('specnorm-drift', run, failed=2)

@@ -8,7 +8,7 @@ __all__ = ['stat_axes', 'frame_masks', 'audio_extensions', 'as_axes', 'axes_name
 
 # %% ../nbs/00_core.ipynb #ccb0e562
 import copy,os,re,tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager,suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def _stays(func):
 
 class _Items:
     "Mixin: `lengths`, `fn` and `silent` follow an item through stacking, indexing, arithmetic and casts, and are dropped where that can't be told"
-    _event_dims,lengths,fn,silent = 2,None,None,None  # dims of one item: 2 for (channel, time), 3 for (channel, freq, time)
+    _event_dims,lengths,fn,silent,_lost = 2,None,None,None,False  # dims of one item: 2 for (channel, time), 3 for (channel, freq, time)
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -136,6 +136,10 @@ class _Items:
         if si is not None and tuple(si.shape)!=(*self.shape[:lead],self.shape[-1]): si = None
         if isinstance(fn, tuple) and (lead!=1 or len(fn)!=self.shape[0]) or isinstance(fn, str) and lead: fn = None
         self._keep(ln, fn, si)
+        if ln is None and any(d.get('lengths') is not None for d in others): self._lost = True  # some of it may be padding
+        if func is Tensor.__getitem__: self._selected(ops[0], args[1])
+
+    def _selected(self, of, idx): pass
 
     def _indexed(self, idx, res):
         "Lengths, names and silent frames of `res`, which is `self[idx]`"
@@ -192,7 +196,10 @@ class _Items:
                 if lns[-1] is not None: ln = lns[-1]+sum(t.shape[-1] for t in ts[:-1])
                 if whole: si = torch.cat(sis, -1)
             fn = self.fn if len(set(fns))==1 else None
+        elif not is_stack and all(isinstance(t, _Items) for t in ts) and -self._event_dims<=dim-(self.ndim if dim>=0 else 0)<-1:
+            ln,fn,si = self._merged(ts)  # channels or rows of the same items
         res.__dict__.update(self.__dict__); res._keep(ln, fn, si)
+        if ln is None and any(l is not None for l in lns): res._lost = True
 
     @property
     def real_lengths(self):
@@ -314,11 +321,15 @@ def _read_audio(path, start=0, n=-1):
 @contextmanager
 def _whole_file(path):
     "A temporary file beside `path`, which takes its place where the body goes well and is gone where it does not"
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-'); os.close(fd)
+    path = Path(os.path.realpath(path))
+    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix='.specnorm-'); os.close(fd)
     try:
         yield tmp
-        os.chmod(tmp, 0o644); os.replace(tmp, path)
-    except BaseException: os.unlink(tmp); raise
+        umask = os.umask(0); os.umask(umask)
+        os.chmod(tmp, 0o666&~umask); os.replace(tmp, path)
+    except BaseException:
+        with suppress(FileNotFoundError): os.unlink(tmp)
+        raise
 
 class AudioTensor(_Items, TensorBase):
     "A waveform, `(..., channel, time)`, that knows its sample rate"
@@ -458,6 +469,21 @@ class AudioSpectrogram(_Items, TensorImageBase):
 
     @property
     def settings(self): "How it was made, a dict"; return self.__dict__.get('_settings', {})
+
+    def _selected(self, of, idx):
+        "Note which rows and channels of a spectrogram were taken"
+        idx = _expand(idx, of.ndim)
+        if idx is None or len(idx)<3: return
+        taken = {}
+        for d,name in ((-2,'rows'),(-3,'channels')):
+            i,n = idx[d],of.shape[d]
+            if isinstance(i, slice):
+                if (r:=i.indices(n))!=(0,n,1): taken[name+'_taken'] = list(r)
+            else: taken[name+'_taken'] = str(i.tolist() if isinstance(i, (Tensor,np.ndarray)) else i)
+        if 'rows_taken' in taken and self.freqs is not None:
+            try: self.freqs = tuple(np.asarray(self.freqs)[idx[-2].cpu().numpy() if isinstance(idx[-2], Tensor) else idx[-2]].tolist())
+            except (IndexError,TypeError): del self.freqs
+        if taken and self.settings: self._settings = {**self.settings, **taken}
     def __getattr__(self, name):
         if not name.startswith('_') and name in self.settings: return self.settings[name]
         raise AttributeError(f"AudioSpectrogram has no attribute or setting {name!r}")

@@ -201,6 +201,7 @@ def audio_table(
     csv,df = _read_csv(data)
     if not len(df): raise ValueError(f"{csv} has no rows")
     columns = list(df.columns)
+    if 'path' in columns: raise ValueError(f"{csv}: has a column 'path', which is the name of the one that audio_table adds; call it otherwise")
     if 'filename' not in columns: raise ValueError(f"filename: no column 'filename' in {csv}; it has {columns}")
     names,root = df.filename,(data/'audio').resolve()
     if (names=='').any(): raise ValueError(f"{csv}: column 'filename' is empty in row {int(np.flatnonzero(names=='')[0])+2}")

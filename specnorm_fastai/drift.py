@@ -16,12 +16,12 @@ from torch import Tensor
 from fastai.callback.core import Callback
 from fasttransform.transform import Pipeline
 
-from .core import AudioSpectrogram,AudioTensor,_hz,frame_masks
+from .core import AudioSpectrogram,AudioTensor,_hz,axes_name,frame_masks
 from .data import DownmixMono,Resample
 from .features import AudioToMFCC,AudioToSpec,_db,_mel,_stft
-from .recorder import StatsRecorder,_reduced
-from .specstats import SpecStats,_pyplot,_where,fingerprint
-from .stats import _add,_silence_unknown
+from .recorder import StatsRecorder,_left_out,_reduced
+from .specstats import SpecStats,_differences,_max_t,_pyplot,_unit,_where,fingerprint
+from .stats import _add,_not_done
 from .transforms import AudioNormalize,SpecNormalize
 
 # %% ../nbs/62_drift.ipynb #c491753f
@@ -30,22 +30,15 @@ def _jackknife(n, mean, m2):
     tot,m,dev = _reduced(n, mean, m2, (0,))
     there = n.sum((1,2))>0
     n,mean,m2 = (v[there] for v in (n,mean,m2))
-    g,rest = len(n),(tot-n).clamp(min=1e-9)
+    g,rest = len(n),(tot-n).clamp(min=tot*1e-12)
     left = (dev-m2-n*(mean-m)**2*tot/rest).clamp(min=0)/rest
     log_std = torch.where((left>0)&(dev>0), .5*((dev/tot).clamp(min=1e-300).log()-left.clamp(min=1e-300).log()), 0.)
     return m[0],(dev/tot).sqrt()[0],n*(mean-m)/rest*math.sqrt((g-1)/g),log_std*math.sqrt((g-1)/g)
 
-def _max_t2(a, b, level, draws=4000, seed=0):
-    "Standard errors of differences with residuals (group, column) on both sides, and the `level` quantile of the largest |t|"
+def _welch(a, b):
+    "Degrees of freedom of differences with residuals (group, column) on both sides (Welch and Satterthwaite); the median of the columns"
     va,vb = a.pow(2).sum(0),b.pow(2).sum(0)
-    se = (va+vb).sqrt()
-    ok = se>0
-    if not ok.any(): return se,0.
-    dof = ((va+vb)**2/(va**2/(len(a)-1)+vb**2/(len(b)-1)))[ok].median().item()  # Welch and Satterthwaite
-    z = (torch.cat([a,-b])/torch.where(ok, se, 1.))[:,ok]
-    rng = np.random.default_rng(seed)
-    t = np.abs(rng.standard_normal((draws,len(z)))@z.numpy()).max(1)*np.sqrt(dof/rng.chisquare(dof, draws))
-    return se,float(np.quantile(t, level))
+    return ((va+vb)**2/(va**2/(len(a)-1)+vb**2/(len(b)-1)))[va+vb>0].median().item()
 
 def _psi(p, q, parts=10, floor=1e-4):
     "Population stability index of histograms (..., bin) over the tenths of the first"
@@ -59,15 +52,19 @@ def _psi(p, q, parts=10, floor=1e-4):
 
 class Drift:
     "How far other sound lies from a reference; true where it has drifted"
+    settings,shift,log_ratio,loudest,psi,freqs = (),None,None,None,None,None
     def __init__(self, **kwargs): self.__dict__.update(kwargs)
     def __bool__(self): return self.drifted
     def __repr__(self):
-        head = f"Drift: {'DRIFTED' if self.drifted else 'no drift'}, {self.clips} clips against {self.reference_clips}"
+        head = f"Drift: {'DRIFTED' if self.drifted else 'none shown'}, {self.clips} clips against {self.reference_clips}"
+        if self.shift is None and not self.settings: return '\n'.join([head, *('  '+r for r in self.reasons)])
         if self.settings: return '\n'.join([head+', made by another pipeline:', *('  '+s for s in self.settings)])
-        lines = [head, f"  mean shifted by {self.shift.min():.2g} to {self.shift.max():.2g} std, std {math.exp(.5*self.log_ratio.min()):.2g} to {math.exp(.5*self.log_ratio.max()):.2g} times"]
-        if self.loudest is not None: lines.append(f"  loudest value of a clip {self.loudest:+.2g} dB ({self.loudest_interval[0]:+.2g} to {self.loudest_interval[1]:+.2g})")
+        half = ((self.shift_interval[1]-self.shift_interval[0])/2).max()
+        lines = [head, f"  mean shifted by {self.shift.min():.2g} to {self.shift.max():.2g} std (each ± up to {half:.2g}; tolerated: {self.threshold:g}), std {math.exp(.5*self.log_ratio.min()):.2g} to {math.exp(.5*self.log_ratio.max()):.2g} times"]
+        if not any(r.startswith('loudest') for r in self.reasons[:3]):
+            lines.append(f"  loudest value of a clip {self.loudest:+.2g} {self.loudest_unit} ({self.loudest_interval[0]:+.2g} to {self.loudest_interval[1]:+.2g})")
         if self.psi is not None: lines.append(f"  population stability index {self.psi_global:.2g}, up to {self.psi_chance:.2g} by chance")
-        return '\n'.join(lines+['  '+r for r in self.reasons[:8]]+([f'  and {len(self.reasons)-8} more'] if len(self.reasons)>8 else []))
+        return '\n'.join(lines+['  '+r for r in self.reasons[:3]]+([f'  and {len(self.reasons)-3} more'] if len(self.reasons)>3 else []))
     def to_dict(self):
         "Everything as numbers, lists and strings, for JSON"
         plain = lambda v: v.tolist() if isinstance(v, (Tensor,np.ndarray)) else [plain(o) for o in v] if isinstance(v, (tuple,list)) else v
@@ -77,7 +74,7 @@ class Drift:
         axs=None # Two axes; None: new ones
     ): # The axes
         "Shift and log ratio over frequency, with their intervals and the threshold"
-        if self.settings: raise ValueError(f"plot: made by another pipeline, nothing was compared: {'; '.join(self.settings)}")
+        if self.shift is None: raise ValueError(f"plot: nothing was compared: {'; '.join(self.reasons)}")
         if axs is None:
             new = dict(nrows=1, ncols=2, figsize=(9,3), constrained_layout=True)
             if plt:=_pyplot(): axs = plt.subplots(**new)[1]
@@ -87,40 +84,41 @@ class Drift:
             for c in range(len(v)):
                 ax.plot(r, v[c], color=f'C{c}', label=f'channel {c}' if len(v)>1 else None)
                 ax.fill_between(r, lo[c], hi[c], color=f'C{c}', alpha=.25, lw=0)
-            for s in (-th,th): ax.axhline(s, color='k', ls=':', lw=1)
+            for s in (-th,th): ax.axhline(s, color='k', ls=':', lw=1, label='tolerated' if s>0 else None)
             at = np.linspace(0, len(r)-1, min(5,len(r))).round().astype(int)
             if self.freqs: ax.set_xticks(at, [_hz(self.freqs[k]) for k in at])
             ax.set(xlabel='frequency (Hz)' if self.freqs else 'row', ylabel=lab, xlim=(0,max(len(r)-1,1)))
-            if len(v)>1: ax.legend(fontsize='x-small')
-        axs[0].set_title('DRIFTED' if self.drifted else 'no drift', color='red' if self.drifted else 'green')
+            ax.legend(fontsize='x-small')
+        axs[0].set_title('DRIFTED' if self.drifted else 'no drift shown', color='red' if self.drifted else 'green')
         return axs
 
-def _settings(a, b):
-    "What two fingerprints differ in, in words"
-    if 'unknown' in (a,b): return []
-    show = lambda d,k: json.dumps(d[k]) if k in d else 'not set'
-    return [f"{k}: {show(a,k)} in the reference, {show(b,k)} here" for k in sorted({**a,**b}) if (k in a)!=(k in b) or a.get(k)!=b.get(k)]
-
 _min_clips = 20
+
+def _sounding(peak): return 0 if peak is None else int((peak[0]>0).sum())
+
+def _comparable(name, s):
+    if s._peak is None: raise ValueError(f"{name}: holds no groups of clips to tell chance from drift; collect it with collect_stats, or StatsRecorder(groups=128)")
+    if (k:=_sounding(s._peak))<_min_clips: raise ValueError(f"{name}: expected at least {_min_clips} clips with sound that do not depend on each other, got {k}")
 
 def compare_stats(
     reference:SpecStats, # Of the train split
     other:SpecStats, # Of the sound to be judged
     threshold:float=.1, # Drift: a mean shifted by more than so many std, or a std changed by more than exp(threshold)
-    level:float=.95 # Probability that an unchanged world is called so
+    level:float=.95 # Confidence that all intervals hold at once: with threshold 0 an unchanged world is called drifted with probability 1-level, above 0 less often
 )->Drift:
     "Shift of the mean, log ratio of the variances and population stability index of each frequency, with intervals from the clips of both, and a verdict"
     for k,v in (('reference',reference),('other',other)):
         if not isinstance(v, SpecStats): raise TypeError(f"{k}: expected SpecStats, got {type(v).__name__}")
     if not 0<=threshold<math.inf: raise ValueError(f"threshold: expected std, 0 or more, got {threshold!r}")
-    if not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-    d = Drift(drifted=True, reasons=[], settings=_settings(reference.fingerprint, other.fingerprint), clips=other.n_clips, reference_clips=reference.n_clips,
+    if not 0<level<=.999: raise ValueError(f"level: expected a number above 0 and at most 0.999, got {level!r}")
+    d = Drift(drifted=True, reasons=[], settings=_differences(reference.fingerprint, other.fingerprint, 'the reference'), clips=other.n_clips, reference_clips=reference.n_clips,
               threshold=threshold, level=level, freqs=list(reference.freqs) if reference.freqs else None)
     if d.settings: d.reasons = d.settings; return d
     if (a:=tuple(reference._table[0].shape[1:]))!=(b:=tuple(other._table[0].shape[1:])): raise ValueError(f"other: expected {a} (channels, frequencies), got {b}")
-    for k,s in (('reference',reference),('other',other)):
-        if s._peak is None: raise ValueError(f"{k}: holds no groups of clips to tell chance from drift; collect it with collect_stats, or StatsRecorder(groups=128)")
-        if (k_:=int((s._peak[0]>0).sum()))<_min_clips: raise ValueError(f"{k}: expected at least {_min_clips} clips that do not depend on each other, got {k_}")
+    for k,s in (('reference',reference),('other',other)): _comparable(k, s)
+    had,has = (s.provenance.get('mask', 'none given') for s in (reference,other))
+    if had!=has and 'none given' not in (had,has): raise ValueError(f"other: expected mask {had!r} as in the reference, got {has!r}: they differ without any drift")
+    d.loudest_unit = 'dB' if (reference.units or 'dB') in ('dB','power','magnitude') else 'on the scale 10 asinh'
     (ma,sa,xa,la),(mb,sb,xb,lb) = (_jackknife(*s._table) for s in (reference,other))
     (pa,_,ya,_),(pb,_,yb,_) = (_jackknife(*s._peak) for s in (reference,other))
     unit = torch.where(sa>0, sa, 1.)
@@ -129,7 +127,10 @@ def compare_stats(
     log_std = torch.where(both, torch.where(sb>0, sb, 1.).log()-unit.log(), torch.where((sa>0)==(sb>0), 0., torch.where(sb>0, 1., -1.)*math.inf))
     cat = lambda x,l,y: torch.cat([(x/unit).flatten(1), l.flatten(1), (y/spread).flatten(1)], 1)
     diff = torch.cat([((mb-ma)/unit).flatten(), log_std.flatten(), ((pb-pa)/spread).flatten()])
-    se,k = _max_t2(cat(xa,la,ya), cat(xb,lb,yb), level)
+    a,b = cat(xa,la,ya),cat(xb,lb,yb)
+    e = torch.cat([a,-b])
+    se = e.pow(2).sum(0).sqrt()
+    k = _max_t(_unit(e), _welch(a,b), level) if (se>0).any() else 0.
     lo,hi = diff-k*se,diff+k*se
     n,shape = ma.numel(),ma.shape
     cut = lambda v: (v[:n].reshape(shape),v[n:2*n].reshape(shape),v[-1].item())
@@ -139,12 +140,12 @@ def compare_stats(
     out = torch.where(lo>threshold, lo, torch.where(hi<-threshold, -hi, 0.))
     for i in out.argsort(descending=True).tolist():
         if out[i]<=0: break
-        if i==2*n: d.reasons.append(f"loudest value of a clip {d.loudest:+.2g} dB ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"); continue
+        if i==2*n: d.reasons.append(f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"); continue
         at,what = _where(divmod(i%n, shape[1]), shape, reference.freqs),('mean shifted by {:.2g} std ({:.2g} to {:.2g})' if i<n else 'std {:.2g} times the reference\'s ({:.2g} to {:.2g})')
         d.reasons.append(f"{at}: " + what.format(*((v if i<n else math.exp(min(v, 700))) for v in (diff[i].item(),lo[i].item(),hi[i].item()))))
     d.drifted = bool((out>0).any())
     d.psi = d.psi_global = d.psi_chance = None
-    if reference._extra is not None and other._extra is not None:
+    if reference._extra is not None and other._extra is not None and all(s._extra[2].sum()>0 for s in (reference,other)):
         from scipy.stats import chi2
         p,q = reference._extra[2],other._extra[2]
         d.psi,d.psi_global = _psi(p, q),_psi(p.sum((0,1)), q.sum((0,1))).item()
@@ -164,10 +165,10 @@ def reference_tfms(
         if fp['waveform_norm']=='standard': res.append(AudioNormalize())
         if 'n_mfcc' in fp: res.append(AudioToMFCC(**{k:cfg.get(k) for k in ('n_mfcc','dct_type','log_mels')}, norm=fp.get('mfcc_norm'), melkwargs=_windowed(fp.get('melkwargs') or {})))
         else: res.append(AudioToSpec.from_cfg({k:v for k,v in _windowed(cfg).items() if k in (*_stft,*_db,'mel','to_db') or fp['mel'] and k in _mel}))
-    except (KeyError,TypeError,AttributeError) as e: raise ValueError(f"stats: cannot make their pipeline again: {type(e).__name__} {e}") from None
-    n = 4*max(int(fp.get('n_fft') or 0), 16000)
-    got = fingerprint(Pipeline(res)(AudioTensor(torch.randn(max(int(fp['channels']),1), n)*.1, sr=int(fp['sample_rate']))))
-    if differ:=_settings(fp, got): raise ValueError(f"stats: cannot make their pipeline again: {'; '.join(differ)}")
+        wave = torch.sin(torch.arange(4.*max(int(fp.get('n_fft') or 0), 16000))**1.5).expand(max(int(fp['channels']),1), -1)
+        got = fingerprint(Pipeline(res)(AudioTensor(wave, sr=int(fp['sample_rate']))))
+    except Exception as e: raise ValueError(f"stats: cannot make their pipeline again: {type(e).__name__} {str(e).splitlines()[0] if str(e) else ''}") from None
+    if differ:=_differences(fp, got): raise ValueError(f"stats: cannot make their pipeline again: {'; '.join(differ)}")
     return res
 
 def _windowed(cfg):
@@ -199,15 +200,21 @@ class DriftMonitor(Callback):
         threshold:float=.1, # See `compare_stats`
         level:float=.95, # See `compare_stats`
         on_drift=_warn, # Called with a `Drift`; None: nothing
-        mask:str='silence', # Frames left out, as in the reference: 'silence' (and padding), 'padding' or None
+        mask:str='reference', # Frames left out: as in the 'reference', or 'silence' (and padding), 'padding' or None
         keep:int=100 # Results kept in `history`
     ):
         if not isinstance(reference, SpecStats): raise TypeError(f"reference: expected SpecStats, got {type(reference).__name__}; SpecStats.load reads a file")
         if isinstance(window, bool) or not isinstance(window, int) or window<_min_clips: raise ValueError(f"window: expected a whole number of {_min_clips} clips or more, got {window!r}")
-        if mask not in frame_masks: raise ValueError(f"mask: expected one of {list(frame_masks)}, got {mask!r}")
-        if reference._peak is None: raise ValueError("reference: holds no groups of clips to tell chance from drift; collect it with collect_stats")
+        had = reference.provenance.get('mask', 'silence')
+        if mask=='reference': mask = had
+        if mask not in frame_masks: raise ValueError(f"mask: expected one of {['reference',*frame_masks]}, got {mask!r}")
+        if mask!=had and 'mask' in reference.provenance: warnings.warn(f"mask: {mask!r}, where the reference left out frames by {had!r}: they differ without any drift")
+        if 2 in reference.axes: raise ValueError(f"reference: was reduced over {axes_name(reference.axes)!r}; a monitor compares each frequency")
+        _comparable('reference', reference)
+        if not 0<=threshold<math.inf: raise ValueError(f"threshold: expected std, 0 or more, got {threshold!r}")
+        if not 0<level<=.999: raise ValueError(f"level: expected a number above 0 and at most 0.999, got {level!r}")
         self.reference,self.window,self.threshold,self.level,self.on_drift,self.mask = reference,window,threshold,level,on_drift,mask
-        self.history,self._total,self._before = deque(maxlen=keep),None,None
+        self.history,self._total,self._before,self._fitting = deque(maxlen=keep),None,None,False
         self._now = self._empty()
 
     def _empty(self): return StatsRecorder((0,3), quantiles=self.reference._extra is not None, groups=max(len(self.reference._table[0]), 2), on_bad='skip')
@@ -219,19 +226,28 @@ class DriftMonitor(Callback):
         "Take in a batch; at the end of a window, compare"
         if not isinstance(x, AudioSpectrogram): raise TypeError(f"x: expected an AudioSpectrogram, got {type(x).__name__}")
         if x.ndim==3: x = x[None]
-        differ = _settings(self.reference.fingerprint, fingerprint(x))
+        differ = _differences(self.reference.fingerprint, fingerprint(x), 'the reference')
         if differ:
-            d = Drift(drifted=True, reasons=differ, settings=differ, clips=len(x), reference_clips=self.reference.n_clips, threshold=self.threshold, level=self.level, freqs=None)
-            return self._told(d)
-        if not _add(self._now, x, self.mask, groups): warnings.warn(_silence_unknown)
-        if self._now.nobservations>=self.window: return self.check()
+            if self.history and list(self.history[-1].settings)==differ: return self.history[-1]  # told already
+            return self._told(self._drift(differ, len(x), differ))
+        if (kept:=_add(self._now, x, self.mask, groups))!=self.mask: warnings.warn(_not_done[kept])
+        n = self._now.nobservations  # too few that sound: wait for more, but not for ever
+        if n>=self.window and _sounding(self._now._peak)>=_min_clips or n>=3*self.window: return self.check()
 
     def check(self):
         "Compare the clips since the last check and begin a new window"
         if self._now.nobservations<_min_clips: raise ValueError(f"check: expected at least {_min_clips} clips since the last check, got {self._now.nobservations}")
         now,self._now = self._now,self._empty()
-        self._total = now if self._total is None else self._total+now
-        return self._told(compare_stats(self.reference, SpecStats.from_recorder(now), self.threshold, self.level))
+        n,k = now.nobservations,_sounding(now._peak)
+        if k<_min_clips:
+            d = self._drift([f"only {k} of {n} clips hold sound that can be judged; left out: {_left_out(now.frames) or 'nothing'}"], n)
+        else: d = compare_stats(self.reference, SpecStats.from_recorder(now), self.threshold, self.level)
+        if now.bad_files: d.drifted,d.reasons = True,[f"NaN or Inf in {len(now.bad_files)} of {n} clips",*d.reasons]
+        if now.frames['counted']: self._total = now if self._total is None else self._total+now
+        return self._told(d)
+
+    def _drift(self, reasons, clips, settings=()):
+        return Drift(drifted=True, reasons=reasons, settings=list(settings), clips=clips, reference_clips=self.reference.n_clips, threshold=self.threshold, level=self.level)
 
     def _told(self, d):
         self.history.append(d)
@@ -250,6 +266,7 @@ class DriftMonitor(Callback):
     ): # This monitor
         "Add what another monitor has seen to `seen`"
         more = other.seen if isinstance(other, DriftMonitor) else other
+        if more is not None and not isinstance(more, SpecStats): raise TypeError(f"other: expected a DriftMonitor or SpecStats, got {type(more).__name__}")
         if more is not None: self._before = more if self._before is None else self._before+more
         return self
 
@@ -260,8 +277,11 @@ class DriftMonitor(Callback):
         if (s:=self.seen) is None: raise ValueError("save: this monitor has seen no frames yet")
         return s.save(path)
 
+    def __getstate__(self): return {**self.__dict__, '_now':self._empty(), '_total':None, '_before':None, 'history':deque(maxlen=self.history.maxlen)}  # an exported learner begins anew
+    def before_train(self): self._fitting = True  # in fit; the same clips in each epoch are no new evidence
+    def after_fit(self): self._fitting = False
     def before_batch(self):
-        if self.training: return
+        if self._fitting: return
         for x in self.learn.xb:
             if isinstance(x, AudioSpectrogram): self.update(_denormalized(x, self.learn.dl))
 

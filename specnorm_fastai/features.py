@@ -135,7 +135,7 @@ def SpectrogramTransformer(
     def _inner(**kwargs):
         for k in set(kwargs)-set(base): warnings.warn(f"{k}: ignored, no setting of this spectrogram; the settings are {sorted(base)}")
         s = {**base, **{k:v for k,v in kwargs.items() if k in base}}
-        s['n_fft'] = s['n_fft'] or base['n_fft']
+        s['n_fft'] = base['n_fft'] if s['n_fft'] is None else s['n_fft']
         s['win_length'] = s['win_length'] or s['n_fft']
         s['hop_length'] = s['hop_length'] or s['win_length']//2
         for k in ('n_fft','win_length','hop_length'):

@@ -84,7 +84,7 @@ def quantile_error(
     units:str='dB' # Of the values: 'dB', 'power', 'magnitude', or another
 )->float: # In the units of `x`
     "Largest distance of a quantile from a value that has exactly this rank"
-    h = _bin_width
+    h = _bin_width/2
     if units=='dB': return h
     if units in _scales: return abs(x)*(10**(h/_scales[units][0])-1)
     u = math.asinh(x)
@@ -103,17 +103,10 @@ def _histogram(x, mask, units):
     return torch.zeros(n, dtype=torch.long, device=x.device).scatter_add_(0, i.flatten(), ones.flatten()).view(c,f,_n_bins)  # unlike bincount, no synchronization
 
 def _quantiles(hist, lo, hi, qs, units):
-    "Quantiles of counts (..., bin), interpolated inside of a bin and never outside of [lo, hi] (...); (len(qs), ...)"
+    "Middles of the bins that hold the quantiles (inverse of the empirical distribution) of counts (..., bin), but never outside of [lo, hi] (...); (len(qs), ...)"
     cum = hist.double().cumsum(-1)
-    tot,res = cum[...,-1:],[]
-    for q in qs:
-        at = q*tot
-        k = (cum<at).sum(-1, keepdim=True).clamp(max=_n_bins-1)
-        below = torch.where(k>0, cum.gather(-1, (k-1).clamp(min=0)), 0.)
-        part = ((at-below)/hist.double().gather(-1, k).clamp(min=1e-300)).clamp(0,1)
-        v = _from_bins(_bin_lo+_bin_width*(k+part), units)[...,0]
-        res.append(torch.minimum(torch.maximum(v, lo), hi))
-    return torch.stack(res)
+    k = torch.stack([(cum<q*cum[...,-1:]).sum(-1) for q in qs]).clamp(max=_n_bins-1)
+    return torch.minimum(torch.maximum(_from_bins((_bin_lo+_bin_width*(k+.5)).double(), units), lo), hi)
 
 # %% ../nbs/25_recorder.ipynb #c6c0fea0
 def _as_update_args(x, mask, lengths):
@@ -126,6 +119,7 @@ def _as_update_args(x, mask, lengths):
     if lengths is not None:
         on_device = isinstance(lengths, Tensor) and lengths.device.type!='cpu'
         lengths = torch.as_tensor(lengths, device=x.device)
+        if lengths.numel() and (lengths.is_floating_point() or lengths.dtype==torch.bool): raise TypeError(f"lengths: expected whole numbers, got {lengths.dtype}")
         if lengths.shape!=(b,): raise ValueError(f"lengths: expected shape {(b,)}, got {tuple(lengths.shape)}")
         if b and not on_device and (lengths.min()<0 or lengths.max()>t):
             raise ValueError(f"lengths: expected 0 to {t} frames, got {lengths.min()} to {lengths.max()}")
@@ -143,7 +137,7 @@ class StatsRecorder:
         red_dims=(0,2,3), # Dims of (batch, channel, freq, time) to reduce, with 0 and 3 among them, or 'global' or 'frequency'
         ddof:int=0, # `std` divides by the count minus this: 0 for the population, 1 for a sample
         quantiles:bool=False, # Keep minimum, maximum and histograms too?
-        groups:int=0, # Random groups of clips that standard errors are taken from; 0: no standard errors
+        groups:int=0, # Groups that clips are dealt to in turn, for standard errors; clips of one recording must be given one group in `update`, else these come out too small. 0: none
         on_bad:str='raise' # NaN or Inf: 'raise', or 'skip' to leave these frames out, count them and name the clips
     ):
         try: self.red_dims = as_axes(red_dims)
@@ -281,6 +275,9 @@ class StatsRecorder:
         self._flush()
         cpu = lambda v: v.cpu() if isinstance(v, Tensor) else tuple(map(cpu, v)) if isinstance(v, tuple) and v and isinstance(v[0], Tensor) else v
         return {k:cpu(v) for k,v in self.__dict__.items()}
+    def __setstate__(self, d):
+        if '_table' not in d: raise ValueError("this StatsRecorder was pickled by an older specnorm_fastai: collect it again")
+        self.__dict__.update(d)
 
     def _moments(self, axes):
         "Count, mean and sum of squared deviations over axes, each (1, channel or 1, freq or 1, 1)"

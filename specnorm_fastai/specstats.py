@@ -54,6 +54,12 @@ def fingerprint(
     "What changes the meaning of a spectrogram's values: rate, window, hop, mel scale, dB reference, waveform normalization, channels ..."
     return _fingerprint(_made_of(sg))
 
+def _differences(want, got, where='the statistics'):
+    "Settings that two fingerprints differ in, in words"
+    if 'unknown' in (want,got): return []
+    show = lambda d,k: json.dumps(d[k]) if k in d else 'not set'
+    return [f"{k}: {show(want,k)} in {where}, {show(got,k)} here" for k in sorted({**want,**got}) if (k in want)!=(k in got) or want.get(k)!=got.get(k)]
+
 def check_fingerprint(
     want, # Of the statistics
     got, # Of the spectrograms that they are to be used on
@@ -62,30 +68,25 @@ def check_fingerprint(
     "Raise an error that lists each setting that differs, with both values; 'unknown' statistics fit everything"
     if want=='unknown' or want==got: return
     if got=='unknown': raise ValueError(f"{what} know their pipeline, but the spectrograms do not say how they were made; unchecked=True uses them anyway")
-    show = lambda d,k: json.dumps(d[k]) if k in d else 'not set'
-    diff = [f"{k}: {show(want,k)} in the statistics, {show(got,k)} here" for k in sorted({**want,**got}) if (k in want)!=(k in got) or want.get(k)!=got.get(k)]
+    diff = _differences(want, got)
     raise ValueError(f"{what} belong to another pipeline, {len(diff)} settings differ:\n  " + '\n  '.join(diff) + "\nunchecked=True uses them anyway")
 
 # %% ../nbs/27_specstats.ipynb #c32fea5f
 def _residuals(n, mean, m2):
-    "What each group adds to the error of the mean and of the log variance: two arrays (group, channel, freq), sums are 0; and the groups"
-    tot,m,dev = _reduced(n, mean, m2, (0,))
-    v = dev/tot
-    a = n*(mean-m)/tot
-    u = (m2+n*(mean-m)**2-n*v)/tot
-    return a,torch.where(v>0, u/v, 0.),n.sum((1,2))>0
+    "What each group that holds clips adds to the error of the mean, (group, channel, freq); their sum is 0"
+    tot,m,_ = _reduced(n, mean, m2, (0,))
+    return (n*(mean-m)/tot)[n.sum((1,2))>0]
 
-def _max_t(e, level, draws=4000, seed=0):
-    "`level` quantile of the largest of |t| over the columns of residuals (group, column), for `level` of one at once; and their standard errors"
-    g = len(e)
-    scale = math.sqrt(g/(g-1))
-    se = e.pow(2).sum(0).sqrt()*scale
-    if not (se>0).any(): return 0.,se
-    gen = torch.Generator().manual_seed(seed)
-    z = e[:,se>0]*scale/se[se>0]
-    chi = torch.from_numpy(np.random.default_rng(seed).chisquare(g-1, draws))
-    t = (torch.randn(draws, g, generator=gen, dtype=torch.float64)@z).abs().amax(1)*((g-1)/chi).sqrt()
-    return t.quantile(level).item(),se
+def _unit(e):
+    "Columns of residuals (group, column) that are not all 0, each divided by the root of its sum of squares"
+    e = e[:,(e!=0).any(0)]
+    return e/e.pow(2).sum(0).sqrt()
+
+def _max_t(z, dof, level, draws=4000, seed=0):
+    "`level` quantile of the largest |t| among columns of residuals (group, column), each of sum of squares 1 (multiplier bootstrap, Student's t of `dof`)"
+    rng = np.random.default_rng(seed)  # a generator of its own: torch's would be seeded on the GPU too
+    t = np.abs(rng.standard_normal((draws,len(z)))@z.numpy()).max(1)*np.sqrt(dof/rng.chisquare(dof, draws))
+    return float(np.quantile(t, level))
 
 def _t_quantile(level, dof):
     from scipy.stats import t
@@ -203,7 +204,7 @@ class SpecStats:
     def quantile(self,
         q # A number from 0 to 1, or several
     )->Tensor: # float64, shaped like `mean`; of several, (len(q), 1, channel, freq, 1)
-        "Quantiles of the counted values from histograms; off by at most `quantile_error` (0.25 dB), and exact at 0 and 1"
+        "Quantiles of the counted values from histograms; off by at most `quantile_error` (0.125 dB), and exact at 0 and 1"
         qs = np.atleast_1d(np.asarray(q, dtype=float))
         if not ((qs>=0)&(qs<=1)).all(): raise ValueError(f"q: expected numbers from 0 to 1, got {q!r}")
         lo,hi,h = self._need_extra()
@@ -237,20 +238,20 @@ class SpecStats:
 
     # --- how sure it is
     def _groups(self):
-        a,u,there = _residuals(*self._table)
-        if len(a)<2: raise ValueError("these statistics hold no groups of clips to take standard errors from: collect them with collect_stats, or StatsRecorder(groups=128)")
-        if there.sum()<2: raise ValueError("a standard error needs at least two clips")
-        return a[there],u[there]
+        if len(self._table[0])<2: raise ValueError("these statistics hold no groups of clips to take standard errors from: collect them with collect_stats, or StatsRecorder(groups=128)")
+        a = _residuals(*self._table)
+        if len(a)<2: raise ValueError("a standard error needs at least two clips")
+        return a
     def _left(self, finite):
         "Part of the variance that is left where the clips are a sample of a finite split"
         k,tot = self.provenance.get('clips'),self.provenance.get('clips_in_split')
         return 1. if not finite or not k or not tot else max(0., 1-k/tot)
 
     def standard_error(self,
-        finite:bool=False # Of the mean over the whole split (0 where all of it was seen), not over all sound of its kind
+        finite:bool=False # Of the mean over the whole split (0 where all of it was seen), not over all sound of its kind; with sources an upper bound
     )->Tensor: # float64, shaped like `mean`
         "Standard error of each mean, clustered by clip, or by source where it was collected so"
-        a,_ = self._groups()
+        a = self._groups()
         return (a.pow(2).sum(0)*len(a)/(len(a)-1)*self._left(finite)).sqrt()[None,...,None]
 
     def interval(self,
@@ -260,8 +261,9 @@ class SpecStats:
     )->tuple: # Lower and upper ends, each shaped like `mean`
         "Confidence intervals of the means"
         if not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-        a,_ = self._groups()
-        k = _max_t(a.flatten(1), level)[0] if simultaneous else _t_quantile(level, len(a)-1)
+        a = self._groups()
+        z = _unit(a.flatten(1))
+        k = _max_t(z, len(a)-1, level) if simultaneous and z.numel() else _t_quantile(level, len(a)-1)
         d = k*self.standard_error(finite)
         return self.mean-d,self.mean+d
 
@@ -274,6 +276,8 @@ class SpecStats:
         if not isinstance(other, SpecStats): raise TypeError(f"other: expected SpecStats, got {type(other).__name__}")
         if other.fingerprint=='unknown'!=self.fingerprint: raise ValueError("other: its fingerprint is unknown")
         check_fingerprint(self.fingerprint, other.fingerprint, 'these statistics')
+        had,has = (s.provenance.get('mask', 'unknown') for s in (self,other))
+        if had!=has and 'unknown' not in (had,has): raise ValueError(f"other: expected mask {had!r}, as these statistics were taken with, got {has!r}")
         if not (self.counted and other.counted): raise ValueError("other: statistics without counts cannot be merged")
         if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
         for nm,a,b in (('axes',self.axes,other.axes),('shape (channels, frequencies)',*(s._table[0].shape[1:] for s in (self,other)))):
@@ -326,7 +330,8 @@ class SpecStats:
         if weight is not None: return self.merge(other, weight)
         if not half_life>0: raise ValueError(f"half_life: expected clips, above 0, got {half_life!r}")
         if not other.n_clips: raise ValueError("other: it does not know its number of clips, which half_life needs")
-        return self.scaled(.5**(other.n_clips/half_life)).merge(other)
+        if (old:=.5**(other.n_clips/half_life))<1e-9: raise ValueError(f"half_life: {half_life!r} clips, so that nothing of the old is left after {other.n_clips}; take the new ones alone")
+        return self.scaled(old).merge(other)
 
     # --- using it
     def check(self,
@@ -362,7 +367,13 @@ class SpecStats:
         if 'clips' in p:
             of = f" of {p['clips_in_split']}" if p.get('clips_in_split') not in (None,p['clips']) else ''
             left = _left_out(p.get('frames',{}))
-            lines.append(f"  from {p['clips']}{of} clips" + (f", {p['split']} split" if p.get('split') not in (None,'mixed') else '') + f", {p.get('frames',{}).get('counted',0):,} frames" + (f"; left out: {left}" if left else ''))
+            by = p.get('clustered_by')
+            if by not in (None,'clip','mixed') and p.get('sources'): of += f" clips of {p['sources']} {by}"
+            else: of += ' clips'
+            lines.append(f"  from {p['clips']}{of}" + (f", {p['split']} split" if p.get('split') not in (None,'mixed') else '') + f", {p.get('frames',{}).get('counted',0):,} frames" + (f"; left out: {left}" if left else ''))
+        if (self._table[0].sum((1,2))>0).sum()>1:
+            w = _t_quantile(.95, 127)*(self.standard_error()/self.std.clamp(min=1e-30)).max().item()
+            lines.append(f"  each mean of all such sound known to within {w:.2g} std (95 %)")
         if isinstance(p.get('source'), str): lines.append(f"  from {p['source']}")
         if f=='unknown': lines.append("  pipeline unknown")
         else:
@@ -465,7 +476,9 @@ def save(self:SpecStats,
                   counted=self.counted, hist_start=start, provenance=_plain_value(self.provenance))
     if path.suffix=='.json':
         header['summary'] = {k:getattr(self,k)[0,...,0].tolist() for k in ('mean','std')}  # for whoever reads the file; not read back
-    header = json.loads(json.dumps(header, allow_nan=False))
+    try: header = json.loads(json.dumps(header, allow_nan=False))
+    except ValueError: raise ValueError("save: NaN or Inf in the fingerprint or the provenance") from None
+    if path.is_dir(): raise IsADirectoryError(f"path: expected a file, got the folder {path}")
     header['sha256'] = _digest(arrays, header)
     with _whole_file(path) as tmp:
         if path.suffix=='.json':

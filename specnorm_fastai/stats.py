@@ -164,9 +164,13 @@ def _sources(ds, source):
         if not isinstance(items, pd.DataFrame) or source not in items:
             raise ValueError(f"source: no column {source!r} in the items" + (f"; there are {list(items.columns)}" if isinstance(items, pd.DataFrame) else f", which are {type(items).__name__}, not a table"))
         labels,name = items[source],source
-    else: labels,name = list(source),'source'
+    else: labels,name = list(source),getattr(source,'name',None) or 'source'
     if len(labels)!=n: raise ValueError(f"source: expected one for each of {n} train items, got {len(labels)}")
-    return pd.factorize(np.asarray(labels, dtype=object), use_na_sentinel=False)[0],name
+    labels = pd.Series(list(labels), dtype=object)
+    codes = pd.factorize(labels)[0].astype(np.int64)
+    alone = (labels.isna() | (labels=='')).to_numpy(dtype=bool)  # of unknown origin: each for itself
+    codes[alone] = codes.max(initial=-1)+1+np.arange(alone.sum())
+    return codes,name
 
 # %% ../nbs/30_stats.ipynb #ce7e1074
 def _ranks(distributed):
@@ -198,24 +202,28 @@ def _same_work(ds, *rest):
     return len(ds),d.hexdigest()
 
 _kind = dict(red_dims=(0,3), on_bad='skip')
-_silence_unknown = "these spectrograms do not say which frames are silent (AudioToSpec makes them so), so only padding is left out; mask='padding' says so"
+_not_done = {'padding': "these spectrograms do not say which frames are silent (AudioToSpec makes them so), so only padding is left out; mask='padding' says so",
+             None: "a transform behind AudioToSpec lost the lengths of the clips, so padding and silence are counted as sound; mask=None says so"}
 
 def _add(rec, x, mask, groups):
-    "Add a batch to a recorder by a rule"
+    "Add a batch to a recorder by a rule; the rule that could be kept"
     silent = x.silent if mask=='silence' else None
     rec.update(x, mask=None if silent is None else ~silent, lengths=None if mask is None else x.lengths, groups=groups)
-    return mask!='silence' or silent is not None
+    if mask is not None and x.lengths is None and x._lost: return None
+    return 'padding' if mask=='silence' and silent is None else mask
+
+def _weakest(*masks): return next((m for m in (None,'padding','silence') if m in masks), None)
 
 def _measure(dl, items, groups, kind, mask, progress, leave_out):
-    "A recorder of some items of a loader, and whether silence was known"
-    rec,at,known = StatsRecorder(**kind),0,True
+    "A recorder of some items of a loader, and the rule that could be kept"
+    rec,at,kept = StatsRecorder(**kind),0,mask
     for x in stats_pass(dl, progress, items, leave_out):
-        known &= _add(rec, x, mask, groups[at:at+len(x)]); at += len(x)
-    return rec,known
+        kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
+    return rec,kept
 
 def _measure_files(files, tfms, groups, kind, mask): return _measure(_files_dl(files, tfms), None, groups, kind, mask, False, ())
 
-def _merged(parts): return reduce(lambda a,b: a.merge(b), (r for r,_ in parts[1:]), parts[0][0].like().merge(parts[0][0])),all(k for _,k in parts)
+def _merged(parts): return reduce(lambda a,b: a.merge(b), (r for r,_ in parts[1:]), parts[0][0].like().merge(parts[0][0])),_weakest(*(k for _,k in parts))
 
 def _measure_on(client, files, tfms, groups, kind, mask, size=None, fan=16):
     "The same on a Dask cluster, in parts of `size` files; None: eight parts for each thread of it, of 16 to 4096 files"
@@ -249,9 +257,11 @@ def _fill(r, rec, provenance):
     if r.quantiles: r._extra = tuple(v.clone() for v in rec._extra)
     r._provenance = provenance
 
-def _check_sampling(frac, tol, mask, on_bad):
-    if frac is not None and (isinstance(frac, bool) or not 0<frac<=1): raise ValueError(f"frac: expected a number above 0 and at most 1, got {frac!r}")
-    if tol is not None and (isinstance(tol, bool) or not 0<tol): raise ValueError(f"tol: expected std, above 0, got {tol!r}")
+def _check_sampling(frac, tol, mask, on_bad, seed):
+    number = lambda v: isinstance(v, (int,float,np.integer,np.floating)) and not isinstance(v, bool)
+    if isinstance(seed, bool) or not isinstance(seed, (int,np.integer)) or seed<0: raise ValueError(f"seed: expected a whole number of 0 or more, got {seed!r}")
+    if frac is not None and (not number(frac) or not 0<frac<=1): raise ValueError(f"frac: expected a number above 0 and at most 1, got {frac!r}")
+    if tol is not None and (not number(tol) or not 0<tol<float('inf')): raise ValueError(f"tol: expected std, above 0, got {tol!r}")
     if mask not in frame_masks: raise ValueError(f"mask: expected one of {list(frame_masks)}, got {mask!r}")
     if on_bad not in ('raise','skip'): raise ValueError(f"on_bad: expected 'raise' or 'skip', got {on_bad!r}")
 
@@ -275,7 +285,7 @@ def collect_stats(
     "Statistics of the train split in one pass, or of a random sample of its clips, with standard errors"
     rank,world = _ranks(distributed)
     def prepared():
-        _check_sampling(frac, tol, mask, on_bad)
+        _check_sampling(frac, tol, mask, on_bad, seed)
         for r in recorders:
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
         dl = _as_dl(data, tfms, workers)
@@ -308,21 +318,24 @@ def collect_stats(
         return _measure(dl, mine.tolist(), group[mine], kind, mask, progress and rank==0, leave_out)
 
     prov = dict(mask=mask, split='train' if isinstance(data, (DataLoaders,TfmdDL)) else None, clips_in_split=n, clustered_by=by,
+                **({} if codes is None else {'sources':len(set(codes[order].tolist()))}),
                 **({'sample':dict(frac=frac, tol=tol, seed=seed)} if sampled else {}))
 
-    rec,known,at = None,True,0
+    rec,kept,at = None,mask,0
     while at<len(order):
         to = len(order) if tol is None else min(len(order), max(_first_look, int(np.ceil(at*_growth))))
         new,k = _merged(_on_all_ranks(lambda: part(at, to), world))
-        rec,known,at = new if rec is None else rec.merge(new),known and k,to
+        rec,kept,at = new if rec is None else rec.merge(new),_weakest(kept, k),to
         if tol is not None and at<len(order) and rec.frames['counted'] and _sure(SpecStats.from_recorder(rec, **prov), wanted, tol): break
     if rec.bad_files and on_bad=='raise': _raise_bad(rec.bad_files)
+    if tol is not None and at==len(order)<n and rec.frames['counted'] and not _sure(SpecStats.from_recorder(rec, **prov), wanted, tol):
+        warnings.warn(f"tol={tol} was not reached with the {at} clips that frac={frac} allows")
     if rec.nobservations!=at:
         if codes is not None: raise ValueError(f"source: {at-rec.nobservations} of {at} items were skipped on loading, so that the others cannot be told apart; leave them out of the data, or say source=False")
         if client is not None: warnings.warn(_skipped.format(at-rec.nobservations, at))
-    if not known: warnings.warn(_silence_unknown)
+    if kept!=mask: warnings.warn(_not_done[kept])
     rec._moments((0,3))  # raises where no frame counted
-    if mask=='silence' and not known: prov['mask'] = 'padding'
+    prov['mask'] = kept
     if not recorders: return SpecStats.from_recorder(rec, **prov)
     for r in recorders: _fill(r, rec, prov)  # in place, and only when the whole pass went well
     return recorders

@@ -65,6 +65,7 @@ class SpecNormalize(Normalize):
     # What it collects is mean and population std over elements of real frames. No `parameters`: float64 statistics
     # are not moved with the DataLoaders, but to each batch's device. Order 99: the last of the batch transforms
     parameters,order = (),99
+    mask,stats,fingerprint = 'silence',None,'unknown'
     def __init__(self,
         mean=None, # A number, one for each channel or frequency, or (1, channel or 1, freq or 1, 1); None: collected at set-up
         std=None, # Like `mean`, above 0
@@ -127,12 +128,12 @@ class SpecNormalize(Normalize):
                 raise ValueError(f"{nm}: statistics of shape {tuple(s.shape)} do not fit a spectrogram of {tuple(x.shape[-3:-1])} (channels, frequencies)")
         return (self.mean,self.std) if x.ndim==4 else (self.mean[0],self.std[0])
 
-    def _apply(self, f, x, units): return retain_meta(x, AudioSpectrogram(f(x.plain(), *self._stats(x)))).with_settings(units=units)
+    def _apply(self, f, x, **settings): return retain_meta(x, AudioSpectrogram(f(x.plain(), *self._stats(x)))).with_settings(**settings)
     def encodes(self, x:AudioSpectrogram):
-        res = self._apply(normalize, x, 'std')
+        self._stats(x)
         if self.fingerprint!='unknown': check_fingerprint(self.fingerprint, fingerprint(x), 'the statistics of SpecNormalize')
-        return res
-    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, None)
+        return self._apply(normalize, x, units='std', units_before=x.settings.get('units'))
+    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, units=x.settings.get('units_before'), units_before=None)
     def encodes(self, x:TensorImage): return x  # the base class would normalize images
     def decodes(self, x:TensorImage): return x
 

@@ -212,3 +212,40 @@ def test_no_update_asks_the_device():
         rec = StatsRecorder(**kw)
         for _ in range(3): rec.update(AudioSpectrogram(x, settings=dict(sr=1, to_db=True)), mask=torch.empty(5,30, dtype=torch.bool, device='meta'), lengths=ln)
         assert rec.nobservations==15 and rec._table[0].device.type=='meta'
+
+def test_channels_and_rows_put_together_keep_padding_and_silence_out_and_what_loses_it_is_told(synthetic):
+    class Twice(Transform):
+        order = 50
+        def encodes(self, x:AudioSpectrogram): return torch.cat([x,x], dim=1)
+    class Lose(Transform):
+        order = 50
+        def encodes(self, x:AudioSpectrogram): return x.flip(2)
+    a,b = collect_stats(_dls(synthetic)),collect_stats(_dls(synthetic, Twice()))
+    assert torch.allclose(b.mean, a.mean.expand(1,2,-1,-1), rtol=1e-12) and b.provenance['frames']==a.provenance['frames']
+    with pytest.warns(UserWarning, match='lost the lengths'): c = collect_stats(_dls(synthetic, Lose()))
+    assert c.provenance['mask'] is None
+
+def test_rows_taken_have_their_frequencies_and_another_fingerprint():
+    x = AudioToSpec.from_cfg(_cfg())(AudioTensor(torch.randn(2,9000), sr=16000))
+    y,z = x[:,3:9],x[:,4:10]
+    assert y.freqs==x.freqs[3:9] and len({str(fingerprint(o)) for o in (x,y,z,x[:1],x[1:])})==5 and fingerprint(x[:,:,4:])==fingerprint(x)==fingerprint(x[None])
+    rec = StatsRecorder((0,3), quantiles=True, groups=8); rec.update(y[None])
+    SpecStats.from_recorder(rec).plot()
+
+def test_clips_of_unknown_origin_stand_for_themselves(synthetic):
+    df = _table(synthetic); df['src_file'] = ''
+    assert torch.equal(collect_stats(_dls(synthetic, df=df)).standard_error(), collect_stats(_dls(synthetic)).standard_error())
+
+def test_a_callback_measures_again_after_other_transforms(synthetic):
+    from fastai.vision.all import AdaptiveAvgPool,Flatten,Learner,nn
+    dls = _dls(synthetic); learn = Learner(dls, nn.Sequential(AdaptiveAvgPool(1),Flatten(),nn.Linear(1,8)), cbs=StatsCallback())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1); a = learn.stats.result; learn.fit(1); assert learn.stats.result is a
+        for dl in dls.loaders: dl.after_batch.fs[1] = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=1024, n_mels=16))
+        learn.fit(1)
+    assert (a.fingerprint['n_fft'],learn.stats.result.fingerprint['n_fft'])==(512,1024)
+
+def test_units_come_back_after_decoding():
+    x = AudioSpectrogram(torch.randn(2,1,4,9)*5-40, settings={'units':'dB','sr':16000})
+    n = SpecNormalize(-40., 5.)
+    assert n.decode(n(x)).settings==x.settings and n(x).units=='std' and fingerprint(n.decode(n(x)))==fingerprint(x)

@@ -32,7 +32,7 @@ def marks(kind, ns=NS, n=None, ch=2):
 def known(x):
     "All that a tensor knows, comparable"
     ln = None if x.lengths is None else x.lengths.tolist()
-    return (x.sr, ln, x.fn) if isinstance(x, AudioTensor) else (x.settings, x.freqs, ln, x.fn)
+    return (x.sr, ln, x.fn) if isinstance(x, AudioTensor) else ({k:v for k,v in x.settings.items() if k!='channels_taken'}, x.freqs, ln, x.fn)
 
 def is_honest(x):
     "Do the lengths of `marks` that were moved about say what its values say?"

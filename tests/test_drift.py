@@ -60,8 +60,8 @@ def test_what_cannot_be_compared_says_so():
     for o,kw,msg in ((_stats(_clips(10,1)),{},'at least 20 clips'), (plain,{},'no groups of clips'), (_stats(_clips(50,1,f=9)),{},'expected \\(1, 12\\)'), (a,dict(threshold=-1),'threshold'), (a,dict(level=1.),'level')):
         with pytest.raises(ValueError, match=msg): a.compare(o, **kw)
     with pytest.raises(TypeError, match='expected SpecStats'): a.compare(3)
-    for kw,msg in ((dict(window=5),'window'),(dict(mask='x'),'mask')):
-        with pytest.raises(ValueError, match=msg): DriftMonitor(a, **kw)
+    for kw,msg in ((dict(window=5),'window'),(dict(mask='x'),'mask'),(dict(threshold=-1),'threshold'),(dict(level=7),'level'),(dict(reference=a.reduce('global')),'each frequency'),(dict(reference=_stats(_clips(5,1))),'at least 20 clips')):
+        with pytest.raises(ValueError, match=msg): DriftMonitor(**{'reference':a, **kw})
     with pytest.raises(TypeError, match='AudioSpectrogram'): DriftMonitor(a).update(_clips(3,1))
 
 def _spec(x, **kw): return AudioSpectrogram(x, settings=dict(sr=16000, n_fft=512, to_db=True, **kw))
@@ -99,6 +99,29 @@ def test_state_is_saved_merged_and_updates_statistics(tmp_path):
     new = ref.updated(both, half_life=220)
     assert torch.allclose(new.mean, (n*ref.mean+m*both.mean)/(n+m), atol=1e-9)
 
+def test_silent_and_nan_clips_are_told_and_do_not_stop_a_monitor():
+    ref = _spec_stats(_clips(300,1))
+    for bad in ('silent','nan'):
+        m = DriftMonitor(ref, window=20, on_drift=None)
+        for x in _clips(120,2).split(10):
+            x = _spec(x)
+            if bad=='nan': x = AudioSpectrogram(x.plain()*float('nan'), settings=x.settings)
+            x.silent = torch.full((10,15), bad=='silent')
+            m.update(x)
+        assert m.history and all(m.history) and any('hold sound' in r or 'NaN' in r for r in m.history[0].reasons), m.history
+        repr(m.history[0]); json.dumps(m.history[0].to_dict())
+    m = DriftMonitor(ref, window=50, on_drift=None)
+    x = _clips(50,2); x[3] = float('nan')
+    d = m.update(_spec(x))
+    assert d and d.reasons[0]=='NaN or Inf in 1 of 50 clips'
+
+def test_a_monitor_masks_as_its_reference_did(synthetic):
+    fs = get_audio_files(synthetic); tfms = [AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, n_mels=20))]
+    for mask in frame_masks: assert DriftMonitor(collect_stats(fs[:40], tfms=tfms, mask=mask, progress=False)).mask==mask
+    a,b = (collect_stats(fs[:40], tfms=tfms, mask=m, progress=False) for m in ('silence','padding'))
+    with pytest.raises(ValueError, match="mask 'silence'.*got 'padding'"): a.merge(b)
+    with pytest.warns(UserWarning, match='differ without any drift'): DriftMonitor(b, mask='silence')
+
 @pytest.mark.parametrize('item', [False,True])
 def test_a_learners_monitor_sees_decibels(synthetic, item):
     "Whether AudioToSpec and SpecNormalize act on items or on batches, the monitor's statistics are those of the held-out clips before normalization"
@@ -108,7 +131,7 @@ def test_a_learners_monitor_sees_decibels(synthetic, item):
                                **{'item_tfms':[*tfms,*n] if item else [], 'batch_tfms':[] if item else [*tfms,*n]}).dataloaders(df, bs=5, num_workers=0)
     ref = collect_stats(blk())
     learn = Learner(blk(SpecNormalize.from_stats(ref, axes='frequency')), nn.Sequential(AdaptiveAvgPool(1),Flatten(),nn.Linear(1,8)), cbs=DriftMonitor(ref, window=1000, on_drift=None))
-    with learn.no_bar(), learn.no_logging(): learn.fit(1); first = learn.drift_monitor.seen.n_clips; learn.validate()
+    with learn.no_bar(), learn.no_logging(): learn.fit(2); assert learn.drift_monitor.seen is None; learn.validate(); first = learn.drift_monitor.seen.n_clips; learn.get_preds()
     valid = df[df.fold==1].filename
     frames = torch.cat([(s:=tfms[1](tfms[0](AudioTensor.create(synthetic/'audio'/f)))).plain().double()[...,~s.silent] for f in valid], -1)
     assert first==len(valid) and learn.drift_monitor.seen.n_clips==2*len(valid)

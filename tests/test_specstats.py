@@ -902,9 +902,9 @@ def test_what_may_not_merge_is_refused():
     assert (s==1) is False and s!=s.reduce('global')
 
 def test_provenance_of_a_merge_says_what_is_known():
-    a,b,c = _stats(clips_in_split=40, split='train', mask='silence'),_stats(_x(5), clips_in_split=30, split='train', mask='padding'),_stats(_x(3))
+    a,b,c = _stats(clips_in_split=40, split='train', mask='silence'),_stats(_x(5), clips_in_split=30, split='valid', mask='silence'),_stats(_x(3))
     p = (a+b).provenance
-    assert (p['clips'],p['clips_in_split'],p['split'],p['mask'],p['frames']['counted'])==(17,70,'train','mixed',17*9) and 'from 17 of 70 clips' in repr(a+b)
+    assert (p['clips'],p['clips_in_split'],p['split'],p['mask'],p['frames']['counted'])==(17,70,'mixed','silence',17*9) and 'from 17 of 70 clips' in repr(a+b)
     for s,n in ((c+c,6), (a+c,15), (c+a,15)):
         assert s.n_clips==n and ' of 0 clips' not in repr(s), repr(s)
         assert torch.equal(s.standard_error(finite=True), s.standard_error())  # how many there are is not known
