@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Drift', 'compare_stats', 'reference_tfms', 'DriftMonitor']
 
-# %% ../nbs/62_drift.ipynb #c5e62202
-import json,math,warnings
+# %% ../nbs/62_drift.ipynb #cb34aa24
+import math,warnings
 from collections import deque
 from pathlib import Path
 
@@ -50,9 +50,14 @@ def _psi(p, q, parts=10, floor=1e-4):
     p,q = add(p),add(q)
     return ((q-p)*(q/p).log()).sum(-1)
 
+def _psi_chance(n, m, parts=10):
+    "What the index seldom exceeds (5 %) in an unchanged world, where each of n and m clips were one value"
+    from scipy.stats import chi2
+    return float(chi2.ppf(.95, parts-1))*(1/n+1/m)
+
 class Drift:
     "How far other sound lies from a reference; true where it has drifted"
-    settings,shift,log_ratio,loudest,psi,freqs = (),None,None,None,None,None
+    settings,shift,log_ratio,loudest,freqs,psi,psi_global,psi_chance = (),None,None,None,None,None,None,None
     def __init__(self, **kwargs): self.__dict__.update(kwargs)
     def __bool__(self): return self.drifted
     def __repr__(self):
@@ -100,6 +105,28 @@ def _comparable(name, s):
     if s._peak is None: raise ValueError(f"{name}: holds no groups of clips to tell chance from drift; collect it with collect_stats, or StatsRecorder(groups=128)")
     if (k:=_sounding(s._peak))<_min_clips: raise ValueError(f"{name}: expected at least {_min_clips} clips with sound that do not depend on each other, got {k}")
 
+def _columns(reference, other):
+    "What differs, with the residuals of both sides (group, column): shifts of the means, logs of the ratios of the stds, shift of the loudest value; degrees of freedom; std of the loudest values"
+    (ma,sa,xa,la),(mb,sb,xb,lb) = (_jackknife(*s._table) for s in (reference,other))
+    (pa,spread,ya,_),(pb,_,yb,_) = (_jackknife(*s._peak) for s in (reference,other))
+    unit,spread = torch.where(sa>0, sa, 1.),spread.clamp(min=1e-9)
+    never,now = (sa==0)&(sb>0),(sa>0)&(sb==0)  # a row that began to vary, or ceased to
+    log_std = torch.where(never, math.inf, torch.where(now, -math.inf, torch.where(sb>0, sb, 1.).log()-unit.log()))
+    cat = lambda x,l,y: torch.cat([(x/unit).flatten(1), l.flatten(1), (y/spread).flatten(1)], 1)
+    a,b = cat(xa,la,ya),cat(xb,lb,yb)
+    return torch.cat([((mb-ma)/unit).flatten(), log_std.flatten(), ((pb-pa)/spread).flatten()]),torch.cat([a,-b]),_welch(a, b),spread.item()
+
+def _reasons(d, diff, lo, hi):
+    "What lies wholly beyond the threshold, the farthest first, in words"
+    n,res = d.shift.numel(),[]
+    out = torch.where(lo>d.threshold, lo, torch.where(hi<-d.threshold, -hi, 0.))
+    for i in out.argsort(descending=True)[:int((out>0).sum())].tolist():
+        if i==2*n: res.append(f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"); continue
+        v,a,b = (t[i].item() if i<n else math.exp(min(t[i].item(), 700)) for t in (diff,lo,hi))
+        what = f"mean shifted by {v:.2g} std" if i<n else f"std {v:.2g} times the reference's"
+        res.append(f"{_where(divmod(i%n, d.shift.shape[1]), d.shift.shape, d.freqs)}: {what} ({a:.2g} to {b:.2g})")
+    return res
+
 def compare_stats(
     reference:SpecStats, # Of the train split
     other:SpecStats, # Of the sound to be judged
@@ -118,38 +145,20 @@ def compare_stats(
     for k,s in (('reference',reference),('other',other)): _comparable(k, s)
     had,has = (s.provenance.get('mask', 'none given') for s in (reference,other))
     if had!=has and 'none given' not in (had,has): raise ValueError(f"other: expected mask {had!r} as in the reference, got {has!r}: they differ without any drift")
-    d.loudest_unit = 'dB' if (reference.units or 'dB') in ('dB','power','magnitude') else 'on the scale 10 asinh'
-    (ma,sa,xa,la),(mb,sb,xb,lb) = (_jackknife(*s._table) for s in (reference,other))
-    (pa,_,ya,_),(pb,_,yb,_) = (_jackknife(*s._peak) for s in (reference,other))
-    unit = torch.where(sa>0, sa, 1.)
-    spread = (reference._peak[2].sum()+(reference._peak[0]*(reference._peak[1]-pa)**2).sum()).div(reference._peak[0].sum()).sqrt().clamp(min=1e-9)  # of the loudest values
-    both = (sa>0)&(sb>0)
-    log_std = torch.where(both, torch.where(sb>0, sb, 1.).log()-unit.log(), torch.where((sa>0)==(sb>0), 0., torch.where(sb>0, 1., -1.)*math.inf))
-    cat = lambda x,l,y: torch.cat([(x/unit).flatten(1), l.flatten(1), (y/spread).flatten(1)], 1)
-    diff = torch.cat([((mb-ma)/unit).flatten(), log_std.flatten(), ((pb-pa)/spread).flatten()])
-    a,b = cat(xa,la,ya),cat(xb,lb,yb)
-    e = torch.cat([a,-b])
+    diff,e,dof,spread = _columns(reference, other)
     se = e.pow(2).sum(0).sqrt()
-    k = _max_t(_unit(e), _welch(a,b), level) if (se>0).any() else 0.
+    k = _max_t(_unit(e), dof, level) if (se>0).any() else 0.
     lo,hi = diff-k*se,diff+k*se
-    n,shape = ma.numel(),ma.shape
-    cut = lambda v: (v[:n].reshape(shape),v[n:2*n].reshape(shape),v[-1].item())
-    (d.shift,half,peak),(slo,llo,plo),(shi,lhi,phi) = cut(diff),cut(lo),cut(hi)
-    d.log_ratio,d.log_ratio_interval,d.shift_interval = 2*half,(2*llo,2*lhi),(slo,shi)
-    d.loudest,d.loudest_interval = peak*spread.item(),(plo*spread.item(),phi*spread.item())
-    out = torch.where(lo>threshold, lo, torch.where(hi<-threshold, -hi, 0.))
-    for i in out.argsort(descending=True).tolist():
-        if out[i]<=0: break
-        if i==2*n: d.reasons.append(f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"); continue
-        at,what = _where(divmod(i%n, shape[1]), shape, reference.freqs),('mean shifted by {:.2g} std ({:.2g} to {:.2g})' if i<n else 'std {:.2g} times the reference\'s ({:.2g} to {:.2g})')
-        d.reasons.append(f"{at}: " + what.format(*((v if i<n else math.exp(min(v, 700))) for v in (diff[i].item(),lo[i].item(),hi[i].item()))))
-    d.drifted = bool((out>0).any())
-    d.psi = d.psi_global = d.psi_chance = None
-    if reference._extra is not None and other._extra is not None and all(s._extra[2].sum()>0 for s in (reference,other)):
-        from scipy.stats import chi2
+    shape,n = a,a[0]*a[1]
+    d.shift,d.shift_interval = diff[:n].reshape(shape),tuple(v[:n].reshape(shape) for v in (lo,hi))
+    d.log_ratio,d.log_ratio_interval = 2*diff[n:-1].reshape(shape),tuple(2*v[n:-1].reshape(shape) for v in (lo,hi))
+    d.loudest,d.loudest_interval = diff[-1].item()*spread,tuple(v[-1].item()*spread for v in (lo,hi))
+    d.loudest_unit = 'dB' if (reference.units or 'dB') in ('dB','power','magnitude') else 'on the scale 10 asinh'
+    d.reasons = _reasons(d, diff, lo, hi)
+    d.drifted = bool(d.reasons)
+    if all(s._extra is not None and s._extra[2].sum()>0 for s in (reference,other)):
         p,q = reference._extra[2],other._extra[2]
-        d.psi,d.psi_global = _psi(p, q),_psi(p.sum((0,1)), q.sum((0,1))).item()
-        d.psi_chance = float(chi2.ppf(.95, 9))*sum(1/v._peak[0].sum().item() for v in (reference,other))  # as if each clip were one value
+        d.psi,d.psi_global,d.psi_chance = _psi(p, q),_psi(p.sum((0,1)), q.sum((0,1))).item(),_psi_chance(*(s._peak[0].sum().item() for s in (reference,other)))
     return d
 
 # %% ../nbs/62_drift.ipynb #cfc59c3f

@@ -8,7 +8,6 @@ __all__ = ['quantile_error', 'StatsRecorder']
 # %% ../nbs/25_recorder.ipynb #c323fa13
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 

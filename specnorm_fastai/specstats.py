@@ -18,7 +18,7 @@ from torch import Tensor
 from fastcore.basics import patch
 
 from .core import AudioSpectrogram,_hz,_whole_file,as_axes,axes_name,span
-from .recorder import StatsRecorder,_bin_lo,_bin_width,_left_out,_made_of,_merge,_n_bins,_quantiles,_reduced,quantile_error
+from .recorder import StatsRecorder,_left_out,_made_of,_merge,_n_bins,_quantiles,_reduced
 
 # %% ../nbs/27_specstats.ipynb #cba5132e
 def _plain_value(v):
@@ -178,7 +178,6 @@ class SpecStats:
         return cls(mean, count=n, m2=m2, axes=(0,3), fingerprint=_fingerprint(made), freqs=made.get('freqs') if made else None, provenance=prov,
                    peak=_cpu(rec._peak), extra=_cpu(rec._extra))
 
-    # --- what it says
     @property
     def units(self): "'dB', 'power', 'magnitude', 'coefficient' ..., '' where unknown"; return '' if self.fingerprint=='unknown' else self.fingerprint.get('units') or ''
     def _all(self): return _reduced(*self._table, (0,))
@@ -236,104 +235,6 @@ class SpecStats:
 
     def _channels(self): return self.fingerprint.get('channels', 1) if self.fingerprint!='unknown' else self._table[0].shape[1]
 
-    # --- how sure it is
-    def _groups(self):
-        if len(self._table[0])<2: raise ValueError("these statistics hold no groups of clips to take standard errors from: collect them with collect_stats, or StatsRecorder(groups=128)")
-        a = _residuals(*self._table)
-        if len(a)<2: raise ValueError("a standard error needs at least two clips")
-        return a
-    def _left(self, finite):
-        "Part of the variance that is left where the clips are a sample of a finite split"
-        k,tot = self.provenance.get('clips'),self.provenance.get('clips_in_split')
-        return 1. if not finite or not k or not tot else max(0., 1-k/tot)
-
-    def standard_error(self,
-        finite:bool=False # Of the mean over the whole split (0 where all of it was seen), not over all sound of its kind; with sources an upper bound
-    )->Tensor: # float64, shaped like `mean`
-        "Standard error of each mean, clustered by clip, or by source where it was collected so"
-        a = self._groups()
-        return (a.pow(2).sum(0)*len(a)/(len(a)-1)*self._left(finite)).sqrt()[None,...,None]
-
-    def interval(self,
-        level:float=.95, # Probability that it holds the mean
-        simultaneous:bool=False, # That all intervals hold theirs at once?
-        finite:bool=False # See `standard_error`
-    )->tuple: # Lower and upper ends, each shaped like `mean`
-        "Confidence intervals of the means"
-        if not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
-        a = self._groups()
-        z = _unit(a.flatten(1))
-        k = _max_t(z, len(a)-1, level) if simultaneous and z.numel() else _t_quantile(level, len(a)-1)
-        d = k*self.standard_error(finite)
-        return self.mean-d,self.mean+d
-
-    # --- putting together
-    def merge(self,
-        other, # `SpecStats` of other clips of the same pipeline
-        weight:float=1. # How much each of its elements counts
-    ): # A new `SpecStats`
-        "The statistics of both together"
-        if not isinstance(other, SpecStats): raise TypeError(f"other: expected SpecStats, got {type(other).__name__}")
-        if other.fingerprint=='unknown'!=self.fingerprint: raise ValueError("other: its fingerprint is unknown")
-        check_fingerprint(self.fingerprint, other.fingerprint, 'these statistics')
-        had,has = (s.provenance.get('mask', 'unknown') for s in (self,other))
-        if had!=has and 'unknown' not in (had,has): raise ValueError(f"other: expected mask {had!r}, as these statistics were taken with, got {has!r}")
-        if not (self.counted and other.counted): raise ValueError("other: statistics without counts cannot be merged")
-        if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
-        for nm,a,b in (('axes',self.axes,other.axes),('shape (channels, frequencies)',*(s._table[0].shape[1:] for s in (self,other)))):
-            if tuple(a)!=tuple(b): raise ValueError(f"other: expected {nm} {tuple(a)}, got {tuple(b)}")
-        (mine,peak),((n,mean,m2),peak2) = self._as_groups(len(other._table[0])),other._as_groups(len(self._table[0]))
-        res = copy.copy(self)
-        res._table = _merge(*mine, n*weight, mean, m2*weight)
-        res._peak = None if peak is None or peak2 is None else _merge(*peak, peak2[0]*weight, peak2[1], peak2[2]*weight)
-        if self._extra is not None and other._extra is not None:
-            a,b = self._extra,other._extra
-            res._extra = torch.minimum(a[0],b[0]),torch.maximum(a[1],b[1]),a[2]+(b[2] if weight==1 else b[2].double()*weight)
-        else: res._extra = None
-        p,q = self.provenance,other.provenance
-        res.provenance = {k:p[k] if p.get(k)==q.get(k) else 'mixed' for k in {**p,**q} if k in p or k in q}
-        for k in ('clips','clips_in_split'):
-            if p.get(k) and q.get(k): res.provenance[k] = p[k]+q[k]
-            else: res.provenance.pop(k, None)
-        res.provenance['frames'] = {k:p.get('frames',{}).get(k,0)+q.get('frames',{}).get(k,0) for k in {**p.get('frames',{}),**q.get('frames',{})}}
-        res.provenance.update(versions=dict(_versions()), date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
-        return res
-    def __add__(self, other): return self.merge(other)
-
-    def _as_groups(self, g):
-        "Moments with as many groups as statistics of `g` groups can be merged with; 1 where there are none on a side"
-        k = len(self._table[0])
-        if k<2 or g<2: return self._all(),None
-        more = lambda vs: None if vs is None else tuple(torch.nn.functional.pad(v, (0,0,0,0,0,max(g-k,0))) for v in vs)
-        return more(self._table),more(self._peak)
-
-    def scaled(self,
-        weight:float # What each element shall count, above 0
-    ): # A new `SpecStats`
-        "The same statistics with another weight beside others: mean and std stay"
-        if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
-        res = copy.copy(self)
-        n,mean,m2 = self._table
-        res._table = n*weight,mean,m2*weight
-        if self._peak is not None: res._peak = self._peak[0]*weight,self._peak[1],self._peak[2]*weight
-        if self._extra is not None: res._extra = *self._extra[:2],self._extra[2].double()*weight
-        res.provenance = dict(self.provenance)
-        return res
-
-    def updated(self,
-        other, # `SpecStats` of newer clips
-        weight:float=None, # How much an element of them counts
-        half_life:float=None # Or: clips after which an old element counts half
-    ): # A new `SpecStats`
-        "Statistics that follow a changing world"
-        if (weight is None)==(half_life is None): raise ValueError(f"weight, half_life: expected one of them, got weight={weight!r}, half_life={half_life!r}")
-        if weight is not None: return self.merge(other, weight)
-        if not half_life>0: raise ValueError(f"half_life: expected clips, above 0, got {half_life!r}")
-        if not other.n_clips: raise ValueError("other: it does not know its number of clips, which half_life needs")
-        if (old:=.5**(other.n_clips/half_life))<1e-9: raise ValueError(f"half_life: {half_life!r} clips, so that nothing of the old is left after {other.n_clips}; take the new ones alone")
-        return self.scaled(old).merge(other)
-
-    # --- using it
     def check(self,
         sg:AudioSpectrogram # An item or a batch
     ): "Raise where spectrograms were not made as those of these statistics, listing each setting with both values"; check_fingerprint(self.fingerprint, fingerprint(sg))
@@ -382,36 +283,144 @@ class SpecStats:
         if p.get('date'): lines.append(f"  {p['date']}, specnorm_fastai {p.get('versions',{}).get('specnorm_fastai','?')}")
         return '\n'.join(lines)
 
-    def plot(self,
-        ax=None, # Axis to draw on; None: a new one
-        title:str='' # Title of the axis
-    ): # The axis
-        "Mean ± std over frequency in Hz, with bands of quantiles where they are known, and the global mean"
-        if self.axes!=(0,3) and 2 in self.axes: raise ValueError(f"plot: these statistics were taken over {axes_name(self.axes)!r}: there is nothing to draw over frequency")
-        if ax is None: from matplotlib.figure import Figure; ax = Figure(figsize=(7,3.6), constrained_layout=True).subplots() if not _pyplot() else _pyplot().subplots(figsize=(7,3.6), constrained_layout=True)[1]
-        s = self.reduce('frequency')
-        m,sd = (v.flatten().numpy() for v in (s.mean,s.std)); r = np.arange(len(m))
-        if self._extra is not None:
-            q = s.quantile([.05,.25,.5,.75,.95])[:,0,0,:,0].numpy()
-            ax.fill_between(r, q[0], q[4], color='C1', alpha=.15, lw=0, label='5 to 95 %')
-            ax.fill_between(r, q[1], q[3], color='C1', alpha=.3, lw=0, label='25 to 75 %')
-            ax.plot(r, q[2], color='C1', lw=1, label='median')
-        ax.plot(r, m, color='C0', label='mean')
-        for v,l in ((m-sd,'mean ± std'),(m+sd,None)): ax.plot(r, v, color='C0', lw=1, ls='--', label=l)
-        g = self.reduce((0,1,2,3))
-        ax.axhline(g.mean.item(), color='k', lw=1, ls=':', label=f'global: {g.mean.item():.4g} ± {g.std.item():.4g}')
-        hz = self.freqs
-        at = np.linspace(0, len(m)-1, min(7,len(m))).round().astype(int)
-        if hz is not None: ax.set_xticks(at, [_hz(hz[k]) for k in at])
-        ax.set(xlabel='row' if hz is None else 'mel band (Hz)' if self.fingerprint!='unknown' and self.fingerprint.get('mel') else 'frequency (Hz)',
-               ylabel=self.units or 'value', xlim=(0,max(len(m)-1,1)), title=title)
-        ax.legend(fontsize='x-small', ncols=2)
-        return ax
+# %% ../nbs/27_specstats.ipynb #c8f12898
+@patch
+def _groups(self:SpecStats):
+    if len(self._table[0])<2: raise ValueError("these statistics hold no groups of clips to take standard errors from: collect them with collect_stats, or StatsRecorder(groups=128)")
+    a = _residuals(*self._table)
+    if len(a)<2: raise ValueError("a standard error needs at least two clips")
+    return a
+@patch
+def _left(self:SpecStats, finite):
+    "Part of the variance that is left where the clips are a sample of a finite split"
+    k,tot = self.provenance.get('clips'),self.provenance.get('clips_in_split')
+    return 1. if not finite or not k or not tot else max(0., 1-k/tot)
 
+@patch
+def standard_error(self:SpecStats,
+    finite:bool=False # Of the mean over the whole split (0 where all of it was seen), not over all sound of its kind; with sources an upper bound
+)->Tensor: # float64, shaped like `mean`
+    "Standard error of each mean, clustered by clip, or by source where it was collected so"
+    a = self._groups()
+    return (a.pow(2).sum(0)*len(a)/(len(a)-1)*self._left(finite)).sqrt()[None,...,None]
+
+@patch
+def interval(self:SpecStats,
+    level:float=.95, # Probability that it holds the mean
+    simultaneous:bool=False, # That all intervals hold theirs at once?
+    finite:bool=False # See `standard_error`
+)->tuple: # Lower and upper ends, each shaped like `mean`
+    "Confidence intervals of the means"
+    if not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
+    a = self._groups()
+    z = _unit(a.flatten(1))
+    k = _max_t(z, len(a)-1, level) if simultaneous and z.numel() else _t_quantile(level, len(a)-1)
+    d = k*self.standard_error(finite)
+    return self.mean-d,self.mean+d
+
+# %% ../nbs/27_specstats.ipynb #cad03f74
 def _pyplot():
     "pyplot where it is in use already, so that a figure is shown in a notebook"
     import sys
     return sys.modules.get('matplotlib.pyplot')
+
+@patch
+def plot(self:SpecStats,
+    ax=None, # Axis to draw on; None: a new one
+    title:str='' # Title of the axis
+): # The axis
+    "Mean ± std over frequency in Hz, with bands of quantiles where they are known, and the global mean"
+    if self.axes!=(0,3) and 2 in self.axes: raise ValueError(f"plot: these statistics were taken over {axes_name(self.axes)!r}: there is nothing to draw over frequency")
+    if ax is None: from matplotlib.figure import Figure; ax = Figure(figsize=(7,3.6), constrained_layout=True).subplots() if not _pyplot() else _pyplot().subplots(figsize=(7,3.6), constrained_layout=True)[1]
+    s = self.reduce('frequency')
+    m,sd = (v.flatten().numpy() for v in (s.mean,s.std)); r = np.arange(len(m))
+    if self._extra is not None:
+        q = s.quantile([.05,.25,.5,.75,.95])[:,0,0,:,0].numpy()
+        ax.fill_between(r, q[0], q[4], color='C1', alpha=.15, lw=0, label='5 to 95 %')
+        ax.fill_between(r, q[1], q[3], color='C1', alpha=.3, lw=0, label='25 to 75 %')
+        ax.plot(r, q[2], color='C1', lw=1, label='median')
+    ax.plot(r, m, color='C0', label='mean')
+    for v,l in ((m-sd,'mean ± std'),(m+sd,None)): ax.plot(r, v, color='C0', lw=1, ls='--', label=l)
+    g = self.reduce((0,1,2,3))
+    ax.axhline(g.mean.item(), color='k', lw=1, ls=':', label=f'global: {g.mean.item():.4g} ± {g.std.item():.4g}')
+    hz = self.freqs
+    at = np.linspace(0, len(m)-1, min(7,len(m))).round().astype(int)
+    if hz is not None: ax.set_xticks(at, [_hz(hz[k]) for k in at])
+    ax.set(xlabel='row' if hz is None else 'mel band (Hz)' if self.fingerprint!='unknown' and self.fingerprint.get('mel') else 'frequency (Hz)',
+           ylabel=self.units or 'value', xlim=(0,max(len(m)-1,1)), title=title)
+    ax.legend(fontsize='x-small', ncols=2)
+    return ax
+
+# %% ../nbs/27_specstats.ipynb #c8f128982
+@patch
+def merge(self:SpecStats,
+    other, # `SpecStats` of other clips of the same pipeline
+    weight:float=1. # How much each of its elements counts
+): # A new `SpecStats`
+    "The statistics of both together"
+    if not isinstance(other, SpecStats): raise TypeError(f"other: expected SpecStats, got {type(other).__name__}")
+    if other.fingerprint=='unknown'!=self.fingerprint: raise ValueError("other: its fingerprint is unknown")
+    check_fingerprint(self.fingerprint, other.fingerprint, 'these statistics')
+    had,has = (s.provenance.get('mask', 'unknown') for s in (self,other))
+    if had!=has and 'unknown' not in (had,has): raise ValueError(f"other: expected mask {had!r}, as these statistics were taken with, got {has!r}")
+    if not (self.counted and other.counted): raise ValueError("other: statistics without counts cannot be merged")
+    if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
+    for nm,a,b in (('axes',self.axes,other.axes),('shape (channels, frequencies)',*(s._table[0].shape[1:] for s in (self,other)))):
+        if tuple(a)!=tuple(b): raise ValueError(f"other: expected {nm} {tuple(a)}, got {tuple(b)}")
+    (mine,peak),((n,mean,m2),peak2) = self._as_groups(len(other._table[0])),other._as_groups(len(self._table[0]))
+    res = copy.copy(self)
+    res._table = _merge(*mine, n*weight, mean, m2*weight)
+    res._peak = None if peak is None or peak2 is None else _merge(*peak, peak2[0]*weight, peak2[1], peak2[2]*weight)
+    if self._extra is not None and other._extra is not None:
+        a,b = self._extra,other._extra
+        res._extra = torch.minimum(a[0],b[0]),torch.maximum(a[1],b[1]),a[2]+(b[2] if weight==1 else b[2].double()*weight)
+    else: res._extra = None
+    p,q = self.provenance,other.provenance
+    res.provenance = {k:p[k] if p.get(k)==q.get(k) else 'mixed' for k in {**p,**q} if k in p or k in q}
+    for k in ('clips','clips_in_split'):
+        if p.get(k) and q.get(k): res.provenance[k] = p[k]+q[k]
+        else: res.provenance.pop(k, None)
+    res.provenance['frames'] = {k:p.get('frames',{}).get(k,0)+q.get('frames',{}).get(k,0) for k in {**p.get('frames',{}),**q.get('frames',{})}}
+    res.provenance.update(versions=dict(_versions()), date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+    return res
+@patch
+def __add__(self:SpecStats, other): return self.merge(other)
+
+@patch
+def _as_groups(self:SpecStats, g):
+    "Moments with as many groups as statistics of `g` groups can be merged with; 1 where there are none on a side"
+    k = len(self._table[0])
+    if k<2 or g<2: return self._all(),None
+    more = lambda vs: None if vs is None else tuple(torch.nn.functional.pad(v, (0,0,0,0,0,max(g-k,0))) for v in vs)
+    return more(self._table),more(self._peak)
+
+@patch
+def scaled(self:SpecStats,
+    weight:float # What each element shall count, above 0
+): # A new `SpecStats`
+    "The same statistics with another weight beside others: mean and std stay"
+    if not 0<weight<math.inf: raise ValueError(f"weight: expected a number above 0, got {weight!r}")
+    res = copy.copy(self)
+    n,mean,m2 = self._table
+    res._table = n*weight,mean,m2*weight
+    if self._peak is not None: res._peak = self._peak[0]*weight,self._peak[1],self._peak[2]*weight
+    if self._extra is not None: res._extra = *self._extra[:2],self._extra[2].double()*weight
+    res.provenance = dict(self.provenance)
+    return res
+
+@patch
+def updated(self:SpecStats,
+    other, # `SpecStats` of newer clips
+    weight:float=None, # How much an element of them counts
+    half_life:float=None # Or: clips after which an old element counts half
+): # A new `SpecStats`
+    "Statistics that follow a changing world"
+    if (weight is None)==(half_life is None): raise ValueError(f"weight, half_life: expected one of them, got weight={weight!r}, half_life={half_life!r}")
+    if weight is not None: return self.merge(other, weight)
+    if not half_life>0: raise ValueError(f"half_life: expected clips, above 0, got {half_life!r}")
+    if not other.n_clips: raise ValueError("other: it does not know its number of clips, which half_life needs")
+    if (old:=.5**(other.n_clips/half_life))<1e-9: raise ValueError(f"half_life: {half_life!r} clips, so that nothing of the old is left after {other.n_clips}; take the new ones alone")
+    return self.scaled(old).merge(other)
 
 # %% ../nbs/27_specstats.ipynb #c94a7e4a
 _arrays = ('count','mean','m2','clips','peak','peak_m2','min','max','hist')
