@@ -20,7 +20,7 @@ from .core import AudioSpectrogram,AudioTensor,_hz,axes_name,frame_masks
 from .data import DownmixMono,Resample
 from .features import AudioToMFCC,AudioToSpec,_db,_mel,_stft
 from .recorder import StatsRecorder,_left_out,_reduced
-from .specstats import SpecStats,_differences,_max_t,_pyplot,_unit,_where,fingerprint
+from .specstats import SpecStats,_differences,_max_t,_pyplot,_unit,fingerprint
 from .stats import _add,_not_done
 from .transforms import AudioNormalize,SpecNormalize
 
@@ -116,16 +116,28 @@ def _columns(reference, other):
     a,b = cat(xa,la,ya),cat(xb,lb,yb)
     return torch.cat([((mb-ma)/unit).flatten(), log_std.flatten(), ((pb-pa)/spread).flatten()]),torch.cat([a,-b]),_welch(a, b),spread.item()
 
+def _rows(rows, freqs):
+    "Neighbouring rows in words"
+    hz = lambda r: f' ({_hz(freqs[r])} Hz)' if freqs else ''
+    return f'row {rows[0]}{hz(rows[0])}' if len(rows)==1 else f'rows {rows[0]} to {rows[-1]}' + (f' ({_hz(freqs[rows[0]])} to {_hz(freqs[rows[-1]])} Hz)' if freqs else '')
+
 def _reasons(d, diff, lo, hi):
-    "What lies wholly beyond the threshold, the farthest first, in words"
-    n,res = d.shift.numel(),[]
-    out = torch.where(lo>d.threshold, lo, torch.where(hi<-d.threshold, -hi, 0.))
-    for i in out.argsort(descending=True)[:int((out>0).sum())].tolist():
-        if i==2*n: res.append(f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"); continue
-        v,a,b = (t[i].item() if i<n else math.exp(min(t[i].item(), 700)) for t in (diff,lo,hi))
-        what = f"mean shifted by {v:.2g} std" if i<n else f"std {v:.2g} times the reference's"
-        res.append(f"{_where(divmod(i%n, d.shift.shape[1]), d.shift.shape, d.freqs)}: {what} ({a:.2g} to {b:.2g})")
-    return res
+    "What lies wholly beyond the threshold, neighbouring rows together, the farthest first, in words"
+    (c,f),res = d.shift.shape,[]
+    out = torch.where(lo>d.threshold, lo, torch.where(hi<-d.threshold, hi, 0.))  # signed
+    if out[-1]: res.append((abs(out[-1].item()), f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"))
+    for k,what in enumerate(("mean shifted by {:.2g} std ({:.2g} to {:.2g})", "std {:.2g} times the reference's ({:.2g} to {:.2g})")):
+        for ch in range(c):
+            at = (k*c+ch)*f
+            sign,runs = out[at:at+f].sign().tolist(),[]
+            for r,s in enumerate(sign):
+                if s and runs and runs[-1][-1]==r-1 and sign[r-1]==s: runs[-1].append(r)
+                elif s: runs.append([r])
+            for rows in runs:
+                i = max((at+r for r in rows), key=lambda i: abs(out[i].item()))  # the farthest speaks for its neighbours
+                v = [t[i].item() if k==0 else math.exp(min(t[i].item(), 700)) for t in (diff,lo,hi)]
+                res.append((abs(out[i].item()), (f'channel {ch}, ' if c>1 else '') + f"{_rows(rows, d.freqs)}: {'up to ' if len(rows)>1 else ''}{what.format(*v)}"))
+    return [w for _,w in sorted(res, key=lambda p: -p[0])]
 
 def compare_stats(
     reference:SpecStats, # Of the train split

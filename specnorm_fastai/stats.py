@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['keep_random_state', 'stats_pass', 'collect_stats']
 
-# %% ../nbs/30_stats.ipynb #c95e80d4
-import hashlib,random,time,warnings
+# %% ../nbs/30_stats.ipynb #cfdcc883
+import hashlib,random,sys,time,warnings
 from contextlib import contextmanager,nullcontext
 from functools import reduce
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from fastai.data.core import DataLoaders,TfmdDL
 from fastai.data.transforms import Normalize
 from fastcore.foundation import L
+from fastcore.imports import in_notebook
 from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
@@ -89,7 +90,8 @@ def _the_spec(b):
     raise ValueError(f"no AudioSpectrogram in a batch of {got}: put an AudioToSpec before the normalization in item_tfms or batch_tfms")
 
 def _bar(it, comment, delay=3.):
-    "Iterate with a progress bar, which appears where it takes longer than `delay` seconds"
+    "Iterate with a progress bar, which appears where it takes longer than `delay` seconds and somebody can see it"
+    if not (in_notebook() or sys.stdout.isatty()): yield from it; return
     from fastprogress.fastprogress import progress_bar
     t,pb = time.time(),None
     for i,o in enumerate(it):

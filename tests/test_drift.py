@@ -25,7 +25,7 @@ def test_an_unchanged_world_is_called_drifted_no_more_often_than_promised(n, hea
     zero,some = np.mean(hits, 0)
     assert zero<=.11 and some<=.05 and some<=zero
 
-@pytest.mark.parametrize('change,why', [(lambda x: x+6,'mean shifted'), (lambda x: x*1.5-x.mean()*.5,'std'), (lambda x: torch.cat([x[:,:,:9],x[:,:,9:]-40],2),'row 9'), (lambda x: x-x.amax((1,2,3),keepdim=True)+20,'loudest value')])
+@pytest.mark.parametrize('change,why', [(lambda x: x+6,'mean shifted'), (lambda x: x*1.5-x.mean()*.5,'std'), (lambda x: torch.cat([x[:,:,:9],x[:,:,9:]-40],2),'rows 9 to 11'), (lambda x: x-x.amax((1,2,3),keepdim=True)+20,'loudest value')])
 def test_changes_are_found_and_named(change, why):
     a = _stats(_clips(400, 1))
     d = a.compare(_stats(change(_clips(300, 2))))
