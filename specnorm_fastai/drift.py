@@ -126,7 +126,7 @@ def _reasons(d, diff, lo, hi):
     (c,f),res = d.shift.shape,[]
     out = torch.where(lo>d.threshold, lo, torch.where(hi<-d.threshold, hi, 0.))  # signed
     if out[-1]: res.append((abs(out[-1].item()), f"loudest value of a clip {d.loudest:+.2g} {d.loudest_unit} ({d.loudest_interval[0]:+.2g} to {d.loudest_interval[1]:+.2g})"))
-    for k,what in enumerate(("mean shifted by {:.2g} std ({:.2g} to {:.2g})", "std {:.2g} times the reference's ({:.2g} to {:.2g})")):
+    for k,what in enumerate(("mean shifted by {}{:.2g} std ({:.2g} to {:.2g})", "std {}{:.2g} times the reference's ({:.2g} to {:.2g})")):
         for ch in range(c):
             at = (k*c+ch)*f
             sign,runs = out[at:at+f].sign().tolist(),[]
@@ -136,7 +136,7 @@ def _reasons(d, diff, lo, hi):
             for rows in runs:
                 i = max((at+r for r in rows), key=lambda i: abs(out[i].item()))  # the farthest speaks for its neighbours
                 v = [t[i].item() if k==0 else math.exp(min(t[i].item(), 700)) for t in (diff,lo,hi)]
-                res.append((abs(out[i].item()), (f'channel {ch}, ' if c>1 else '') + f"{_rows(rows, d.freqs)}: {'up to ' if len(rows)>1 else ''}{what.format(*v)}"))
+                res.append((abs(out[i].item()), (f'channel {ch}, ' if c>1 else '') + f"{_rows(rows, d.freqs)}: {what.format('up to ' if len(rows)>1 else '', *v)}"))
     return [w for _,w in sorted(res, key=lambda p: -p[0])]
 
 def compare_stats(
