@@ -8,12 +8,15 @@ __all__ = ['compare', 'stats', 'drift']
 # %% ../nbs/90_cli.ipynb #cb71ca8c
 import argparse,os,sys
 
-# %% ../nbs/90_cli.ipynb #ce3b749e
+# %% ../nbs/90_cli.ipynb #c374b6e4
+_data = "audio/ and meta/*.csv as in ESC-50, or any folder with audio files"
+_epilog = "With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback."
+
 def _parser():
     p = argparse.ArgumentParser(prog='specnorm-compare',
         description="Does normalizing the spectrograms help? Trains an xResNet18 with none, global and per-frequency normalization, several times each. "
                     "Without --data it runs on a small synthetic set.",
-        epilog="With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback.")
+        epilog=_epilog)
     a = p.add_argument
     a('--data', metavar='DIR', help="audio/ and meta/*.csv as in ESC-50, or one folder for each class")
     a('--out', metavar='DIR', default='results', help="folder for the results (results); an interrupted experiment goes on from it")
@@ -70,9 +73,9 @@ def _measuring(a, mask='silence'):
 
 def _stats_parser():
     p = argparse.ArgumentParser(prog='specnorm-stats', description="Statistics of the spectrograms of a folder of audio: mean, std and quantiles of each frequency, and how sure they are.",
-        epilog="With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback.")
+        epilog=_epilog)
     a = p.add_argument
-    a('data', metavar='DATA', help="audio/ and meta/*.csv as in ESC-50, or any folder with audio files")
+    a('data', metavar='DATA', help=_data)
     a('--out', metavar='FILE', default='stats.safetensors', help=".safetensors or .json (stats.safetensors); a picture is written beside it")
     a('--features', choices=['spec','mel'], default='mel', help="linear spectrogram or log-mel bands (mel)")
     a('--n-fft', type=int, help="points of the FFT (spec: 400, mel: 1024)")
@@ -105,11 +108,8 @@ def _clips(args):
 def _check_headers(files, sr):
     "Name all files that cannot be read at once; say where clips have a lower rate"
     from specnorm_fastai.core import audio_info
-    bad,low = [],[]
-    for f in files:
-        try: low += [r] if (r:=audio_info(f)[1])<sr else []
-        except (ValueError,OSError) as e: bad.append(str(e))
-    if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
+    from specnorm_fastai.stats import _of_each_file
+    low = [r for r in _of_each_file(lambda f: audio_info(f)[1], files, 'checking files') if r<sr]
     if low: print(f"{len(low)} of {len(files)} clips have {min(low)} Hz{f' to {max(low)} Hz' if max(low)>min(low) else ''} and are brought up to {sr}: rows above {min(low)//2} Hz hold no sound of these", file=sys.stderr)
 
 def _collect(files, source, tfms, args, **kwargs):
@@ -169,10 +169,10 @@ def stats(
 # %% ../nbs/90_cli.ipynb #cac10d7c
 def _drift_parser():
     p = argparse.ArgumentParser(prog='specnorm-drift', description="Has the sound in a folder drifted from statistics? Exit status 0: none shown, 1: yes, 2: it could not be told.",
-        epilog="With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback.")
+        epilog=_epilog)
     a = p.add_argument
     a('stats', metavar='STATS', help="file written by specnorm-stats or SpecStats.save")
-    a('data', metavar='DATA', help="audio/ and meta/*.csv as in ESC-50, or any folder with audio files")
+    a('data', metavar='DATA', help=_data)
     a('--threshold', type=float, default=.1, help="shift of a mean in std, or log of the factor of a std, that is tolerated (0.1)")
     a('--level', type=float, default=.95, help="confidence of all intervals together (0.95)")
     a('--json', action='store_true', help="print everything as JSON")

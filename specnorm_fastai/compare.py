@@ -23,7 +23,8 @@ from .data import AudioBlock,ResizeSignal,audio_table,same_value,synthetic_audio
 from .features import AudioConfig,AudioToSpec,_row_freqs
 from .learner import spec_learner
 from .recorder import StatsRecorder
-from .stats import _bar,collect_stats
+from .specstats import _versions
+from .stats import _of_each_file,collect_stats
 from .transforms import AudioNormalize,SpecNormalize
 
 # %% ../nbs/80_compare.ipynb #c51f44f6
@@ -98,14 +99,12 @@ def split_masks(
 
 def _check_files(df):
     "Seconds of each clip and a digest of table and audio, or one error that names all bad files"
-    secs,bad,digest = [],[],hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
-    for f in _bar(df.path.tolist(), 'checking files'):
-        try:
-            n,sr,_ = audio_info(f)
-            secs.append(n/sr)
-            digest.update(Path(f).read_bytes())
-        except (ValueError,OSError) as e: bad.append(str(e))
-    if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(df)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
+    digest = hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
+    def seconds(f):
+        n,sr,_ = audio_info(f)
+        digest.update(Path(f).read_bytes())
+        return n/sr
+    secs = _of_each_file(seconds, df.path.tolist(), 'checking files')
     return np.array(secs),digest.hexdigest()[:16]
 
 # %% ../nbs/80_compare.ipynb #c5444a49
@@ -166,15 +165,10 @@ def _write(path, text):
         with _whole_file(path) as tmp: Path(tmp).write_text(text)
     except OSError as e: raise OSError(f"cannot write {path}: {e.strerror or e}") from None
 
-def _versions():
-    from importlib.metadata import version
-    names = 'specnorm_fastai','fastai','torch','librosa','numpy'
+def _machine():
+    "Versions, processor and device"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'cpu, {torch.get_num_threads()} threads'
-    res = {'python': platform.python_version(), 'machine': platform.machine(), 'device': device}
-    for n in names:
-        try: res[n] = version(n)
-        except Exception: res[n] = 'unknown'
-    return res
+    return {**_versions(), 'machine': platform.machine(), 'device': device}
 
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0]}-{key[1]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
@@ -240,7 +234,7 @@ def _open_out(out, info):
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {old.get(k)!r}, is {settings.get(k)!r}"
                 for k in {**old,**settings} if old.get(k)!=settings.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
-    else: _write(file, json.dumps(dict(info, versions=_versions()), indent=1))
+    else: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     return _load_runs(out, settings)
 
 def _fold_stats(df, fold, cfg):
@@ -274,7 +268,7 @@ def _write_tables(out, done, info):
                for w,r in summarize(rows).iterrows()]
     _write(out/'results.csv', rows.to_csv(index=False))
     _write(out/'predictions.csv', preds.to_csv(index=False))
-    _write(out/'results.json', json.dumps(dict(info, versions=_versions(), summary=summary, runs=rows.to_dict('records')), indent=1))
+    _write(out/'results.json', json.dumps(dict(info, versions=_machine(), summary=summary, runs=rows.to_dict('records')), indent=1))
     return rows
 
 # %% ../nbs/80_compare.ipynb #ce83d690

@@ -99,6 +99,10 @@ class Drift:
 
 _min_clips = 20
 
+def _check_verdict(threshold, level):
+    if not 0<=threshold<math.inf: raise ValueError(f"threshold: expected std, 0 or more, got {threshold!r}")
+    if not 0<level<=.999: raise ValueError(f"level: expected a number above 0 and at most 0.999, got {level!r}")
+
 def _sounding(peak): return 0 if peak is None else int((peak[0]>0).sum())
 
 def _comparable(name, s):
@@ -148,8 +152,7 @@ def compare_stats(
     "Shift of the mean, log ratio of the variances and population stability index of each frequency, with intervals from the clips of both, and a verdict"
     for k,v in (('reference',reference),('other',other)):
         if not isinstance(v, SpecStats): raise TypeError(f"{k}: expected SpecStats, got {type(v).__name__}")
-    if not 0<=threshold<math.inf: raise ValueError(f"threshold: expected std, 0 or more, got {threshold!r}")
-    if not 0<level<=.999: raise ValueError(f"level: expected a number above 0 and at most 0.999, got {level!r}")
+    _check_verdict(threshold, level)
     d = Drift(drifted=True, reasons=[], settings=_differences(reference.fingerprint, other.fingerprint, 'the reference'), clips=other.n_clips, reference_clips=reference.n_clips,
               threshold=threshold, level=level, freqs=list(reference.freqs) if reference.freqs else None)
     if d.settings: d.reasons = d.settings; return d
@@ -232,8 +235,7 @@ class DriftMonitor(Callback):
         if mask!=had and 'mask' in reference.provenance: warnings.warn(f"mask: {mask!r}, where the reference left out frames by {had!r}: they differ without any drift")
         if 2 in reference.axes: raise ValueError(f"reference: was reduced over {axes_name(reference.axes)!r}; a monitor compares each frequency")
         _comparable('reference', reference)
-        if not 0<=threshold<math.inf: raise ValueError(f"threshold: expected std, 0 or more, got {threshold!r}")
-        if not 0<level<=.999: raise ValueError(f"level: expected a number above 0 and at most 0.999, got {level!r}")
+        _check_verdict(threshold, level)
         self.reference,self.window,self.threshold,self.level,self.on_drift,self.mask = reference,window,threshold,level,on_drift,mask
         self.history,self._total,self._before,self._fitting = deque(maxlen=keep),None,None,False
         self._now = self._empty()

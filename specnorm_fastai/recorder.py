@@ -246,8 +246,7 @@ class StatsRecorder:
         return self._bad_files
 
     def _check_bad(self):
-        if self.on_bad=='raise' and self._pending and self.bad_files: _raise_bad(self.bad_files)
-        if self.on_bad=='raise' and self._bad_files: _raise_bad(self._bad_files)
+        if self.on_bad=='raise' and self.bad_files: _raise_bad(self.bad_files)
 
     def merge(self,
         other # A `StatsRecorder` of other items, of the same kind; it stays as it is

@@ -297,12 +297,14 @@ def _left(self:SpecStats, finite):
     return 1. if not finite or not k or not tot else max(0., 1-k/tot)
 
 @patch
+def _error(self:SpecStats, a, finite): return (a.pow(2).sum(0)*len(a)/(len(a)-1)*self._left(finite)).sqrt()[None,...,None]
+
+@patch
 def standard_error(self:SpecStats,
     finite:bool=False # Of the mean over the whole split (0 where all of it was seen), not over all sound of its kind; with sources an upper bound
 )->Tensor: # float64, shaped like `mean`
     "Standard error of each mean, clustered by clip, or by source where it was collected so"
-    a = self._groups()
-    return (a.pow(2).sum(0)*len(a)/(len(a)-1)*self._left(finite)).sqrt()[None,...,None]
+    return self._error(self._groups(), finite)
 
 @patch
 def interval(self:SpecStats,
@@ -315,7 +317,7 @@ def interval(self:SpecStats,
     a = self._groups()
     z = _unit(a.flatten(1))
     k = _max_t(z, len(a)-1, level) if simultaneous and z.numel() else _t_quantile(level, len(a)-1)
-    d = k*self.standard_error(finite)
+    d = k*self._error(a, finite)
     return self.mean-d,self.mean+d
 
 # %% ../nbs/27_specstats.ipynb #cad03f74

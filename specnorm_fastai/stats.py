@@ -102,6 +102,15 @@ def _bar(it, comment, delay=3.):
             pb.update(0)
         if pb is not None: pb.update(i+1)
 
+def _of_each_file(f, files, comment):
+    "`f` of each file, or one error that names all those that cannot be used"
+    res,bad = [],[]
+    for o in _bar(files, comment):
+        try: res.append(f(o))
+        except (ValueError,OSError) as e: bad.append(str(e))
+    if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
+    return res
+
 def stats_pass(
     dl:TfmdDL, # The train DataLoader
     progress:bool=True, # Show a progress bar where it takes longer than a few seconds?
