@@ -299,7 +299,15 @@ def _freqs_of_module(s, sr, rows):
     if s.get('mel') and s.get('n_mels')==rows and s.get('n_fft') and s.get('mel_scale') in ('htk','slaney'): return _freqs('mel', sr, s['n_fft'], rows, s.get('f_min') or 0., s.get('f_max'), s['mel_scale'])
     if not s.get('mel') and 'n_mfcc' not in s and s.get('n_fft') and rows==s['n_fft']//2+1: return _freqs(None, sr, s['n_fft'])
 
-# %% ../nbs/20_features.ipynb #cca61005
+# %% ../nbs/20_features.ipynb #c391ba20
+class _MFCCPipe(nn.Module):
+    "Waveform -> cepstral coefficients, by a pipe for power in mel bands and the settings of `AudioToMFCC`"
+    def __init__(self, mel, settings): super().__init__(); self.mel,self.settings = mel,settings
+    def forward(self, x, sr, lengths=None):
+        s,x = self.settings,self.mel(x, sr, lengths)
+        x = torch.log(x+1e-6) if s['log_mels'] else to_db(x, top_db=80.)  # both constants are torchaudio's
+        return dct_matrix(s['n_mfcc'], self.mel.settings['n_mels'], s['norm'], dtype=x.dtype, device=x.device)@x
+
 class AudioToMFCC(Transform):
     "`AudioTensor` to an `AudioSpectrogram` of mel-frequency cepstral coefficients"
     def __init__(self,
@@ -313,8 +321,8 @@ class AudioToMFCC(Transform):
         if dct_type!=2: raise ValueError(f"dct_type: expected 2, got {dct_type}")
         mel = SpectrogramTransformer(mel=True, to_db=False)(**{'n_fft':400, **(melkwargs or {})})
         dct_matrix(n_mfcc, mel.settings['n_mels'], norm)
-        self.pipe,self.mel = mel.pipe,mel.settings
         self.settings = dict(sample_rate=sample_rate, n_mfcc=n_mfcc, dct_type=dct_type, norm=norm, log_mels=log_mels, melkwargs=melkwargs)
+        self.pipe,self.mel = _MFCCPipe(mel.pipe, self.settings),mel.settings
 
     @classmethod
     def from_cfg(cls, audio_cfg): # `AudioConfig.BasicMFCC`, or a dict with its fields
@@ -324,8 +332,6 @@ class AudioToMFCC(Transform):
     def encodes(self, audio:AudioTensor):
         s,m = self.settings,self.mel
         x,ln,silent = _spectra(self.pipe, audio, m, s['sample_rate'])
-        x = torch.log(x+1e-6) if s['log_mels'] else to_db(x, top_db=80.)  # both constants are torchaudio's
-        with _float32(x): x = dct_matrix(s['n_mfcc'], m['n_mels'], s['norm'], dtype=x.dtype, device=x.device)@x
         out = {'n_fft':m['n_fft'], 'hop_length':m['hop_length'], **s, 'sr':audio.sr, 'sample_rate':audio.sr, 'nchannels':audio.nchannels,
                'waveform_norm':audio.waveform_norm,
                'mel_settings':{**{k:_as_name(m[k]) for k in {**_stft,**_mel} if k!='sample_rate'}, 'f_max':m['f_max'] or audio.sr/2}}

@@ -83,6 +83,12 @@ def extend(
 def _make_window(fn, win_length, wkwargs, dtype, device): return fn(win_length, **dict(wkwargs)).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
 
+def _extended(x, n_fft, pad=0, center=True, pad_mode='reflect', mirror=0, lengths=None):
+    "The samples that the windows of `spectrogram` slide over"
+    if mirror: x,lengths = extend(x, mirror, lengths),(None if lengths is None else lengths+2*mirror)
+    if pad: x,lengths = F.pad(x, (pad,pad)),(None if lengths is None else lengths+2*pad)
+    return extend(x, n_fft//2, lengths, pad_mode) if center else x
+
 def spectrogram(
     x:Tensor, # Waveform, (..., time)
     n_fft:int=400, # Points of the FFT, giving n_fft//2+1 frequencies
@@ -109,15 +115,13 @@ def spectrogram(
     window = _window(window_fn, win_length, tuple((wkwargs or {}).items()), dtype, x.device)
     n_real = lengths
     if lengths is not None: x = x.masked_fill(torch.arange(x.shape[-1], device=x.device)>=lengths.to(x.device)[...,None], 0.)
-    if mirror: x,lengths = extend(x, mirror, lengths),(None if lengths is None else lengths+2*mirror)
-    if pad: x,lengths = F.pad(x, (pad,pad)),(None if lengths is None else lengths+2*pad)
-    if center: x = extend(x, n_fft//2, lengths, pad_mode)
+    x = _extended(x, n_fft, pad, center, pad_mode, mirror, lengths)
     lead = x.shape[:-1]
     z = torch.stft(x.reshape(-1, x.shape[-1]), n_fft, hop_length, win_length, window, center=False, onesided=onesided, return_complex=True)
-    z = z.reshape(*lead, *z.shape[-2:])
     if normalized: z = z/window.pow(2).sum().sqrt()
     if eps: z = (z.real**2+z.imag**2+eps)**(power/2)
     else: z = z.real**2+z.imag**2 if power==2. else z.abs() if power==1. else z.abs().pow(power)
+    z = z.reshape(*lead, *z.shape[-2:])
     if lengths is None: return z
     real = n_frames(n_real.to(z.device), n_fft, hop_length, center, pad+mirror)[...,None,None]
     return z.masked_fill(torch.arange(z.shape[-1], device=z.device)>=real, eps**(power/2) if eps else 0.)
