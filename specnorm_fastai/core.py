@@ -9,6 +9,7 @@ __all__ = ['stat_axes', 'frame_masks', 'audio_extensions', 'as_axes', 'axes_name
 # %% ../nbs/00_core.ipynb #ccb0e562
 import copy,os,re,tempfile
 from contextlib import contextmanager,suppress
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,6 +73,18 @@ def _pick(fn, i):
     if isinstance(i, slice): return fn[i]
     i = np.asarray(i.cpu() if isinstance(i, Tensor) else i)
     return tuple(fn[k] for k in (i.nonzero()[0] if i.dtype==bool else i)) if i.ndim==1 else None
+
+_plain_types = frozenset((str, int, float, bool, type(None)))
+def _plain_meta(v):
+    "`v` of types that `torch.load` opens: a path, a NumPy value or an enum as Python's own, a function by its name"
+    if type(v) in _plain_types: return v
+    if isinstance(v, dict): return {k:_plain_meta(o) for k,o in v.items()}
+    if isinstance(v, (list,tuple)): return (list if isinstance(v, list) else tuple)(_plain_meta(o) for o in v)
+    if isinstance(v, os.PathLike): return os.fspath(v)
+    if isinstance(v, Enum): return _plain_meta(v.value)
+    if isinstance(v, np.generic): return v.item()
+    if isinstance(v, np.ndarray): return v.tolist()
+    return getattr(v, '__name__', type(v).__name__) if callable(v) and not isinstance(v, Tensor) else v
 
 _elementwise = frozenset("""to float double half bfloat16 int long short bool cpu cuda clone detach contiguous requires_grad type type_as pin_memory
     view_as data real grad add radd iadd sub rsub isub subtract mul rmul imul multiply div rdiv idiv truediv rtruediv itruediv true_divide divide
@@ -251,7 +264,7 @@ class _Items:
             if lengths.numel() and (lengths.min()<0 or lengths.max()>self.shape[-1]):
                 raise ValueError(f"lengths: expected 0 to {self.shape[-1]}, got {lengths.min().item()} to {lengths.max().item()}")
             self.lengths = lengths
-        if fn is not None: self.fn = fn
+        if fn is not None: self.fn = _plain_meta(fn)
         if silent is not None:
             silent = torch.as_tensor(silent, dtype=torch.bool, device=self.device)
             want = (*self.shape[:self._n_lead()],self.shape[-1])
@@ -399,6 +412,47 @@ class AudioTensor(_Items, TensorBase):
         with _whole_file(fn) as tmp: sf.write(tmp, x.T, int(self.need_sr()), subtype=sub, format=fmt)
         return fn
 
+    def _samples(self):
+        "The samples without gradient, to change in place; an expanded tensor gets memory of its own first"
+        x = self.plain().detach()
+        if any(st==0 and n>1 for st,n in zip(x.stride(), x.shape)):
+            x = x.contiguous()
+            with torch._C.DisableTorchFunctionSubclass(): self.data = x
+        return x
+
+    def _zero(self, mask):
+        "Zero the real samples of a mask (..., time) in all channels"
+        if self.lengths is not None: mask = mask & self.real_mask
+        self._samples().masked_fill_(mask if self.ndim==1 else mask.unsqueeze(-2), 0)
+        return self
+
+    def apply_gain(self,
+        gain:float|Tensor # Factor; or a tensor that broadcasts to the samples, such as (batch, 1, 1)
+    ): # The same tensor
+        "Multiply the real samples by `gain` in place"
+        x = self._samples()
+        if self.lengths is None: x.mul_(gain)
+        else: x.copy_(torch.where(self.real_mask.unsqueeze(-2), x*gain, x))
+        return self
+
+    def cutout(self,
+        cut_pct:float # Share of each item's real samples, 0 to 1
+    ): # The same tensor
+        "Zero one run of real samples of each item in place, at a random place, the same in all channels"
+        _check_share('cut_pct', cut_pct)
+        real = self.real_lengths.double()
+        n = (real*cut_pct).floor()
+        at = (torch.rand(real.shape, dtype=torch.float64, device=self.device)*(real-n+1)).floor()
+        t = torch.arange(self.shape[-1], device=self.device)
+        return self._zero((t>=at[...,None]) & (t<(at+n)[...,None]))
+
+    def lose_signal(self,
+        loss_pct:float # Chance of each sample to be lost, 0 to 1
+    ): # The same tensor
+        "Zero single samples of each item in place, at random, the same in all channels"
+        _check_share('loss_pct', loss_pct)
+        return self._zero(torch.rand((*self.real_lengths.shape, self.shape[-1]), device=self.device)<loss_pct)
+
     def hear(self):
         "An HTML player in a notebook"
         from IPython.display import Audio,display
@@ -419,6 +473,9 @@ class AudioTensor(_Items, TensorBase):
         if self.ndim<2: return super().__repr__()
         pad = '' if self.lengths is None else f', lengths={self.lengths.tolist()}'
         return f"AudioTensor: shape={tuple(self.shape)}, sr={self.sr}, {str(self.dtype)[6:]}, {self.device}{pad}"
+
+def _check_share(name, v):
+    if not (isinstance(v, (int,float,np.number)) and 0<=v<=1): raise ValueError(f"{name}: expected a share from 0 to 1, got {v!r}")
 
 def _in_notebook():
     from fastcore.imports import in_notebook
@@ -453,8 +510,8 @@ class AudioSpectrogram(_Items, TensorImageBase):
             freqs,lengths,fn,silent = (a if a is not None else getattr(x,n,None)
                                        for a,n in ((freqs,'freqs'),(lengths,'lengths'),(fn,'fn'),(silent,'silent')))
         res = cls._make(x, **kwargs)
-        res._settings = dict(settings or {})
-        if freqs is not None: res.freqs = freqs
+        res._settings = _plain_meta(settings or {})
+        if freqs is not None: res.freqs = freqs if isinstance(freqs, tuple) and {*map(type, freqs)}<={float,int} else tuple(np.asarray(freqs).tolist())
         res._set_items(lengths, fn, silent)
         return res
 
@@ -510,7 +567,7 @@ class AudioSpectrogram(_Items, TensorImageBase):
     def with_settings(self, **kwargs):
         "The same values with some settings changed; None removes one"
         res = self.view_as(self)
-        res._settings = {k:v for k,v in {**self.settings, **kwargs}.items() if not (k in kwargs and v is None)}
+        res._settings = {k:_plain_meta(v) for k,v in {**self.settings, **kwargs}.items() if not (k in kwargs and v is None)}
         return res
 
     def _check_batch(self, ts):
@@ -556,6 +613,9 @@ def _show_spec(sg, ax=None, title='', cmap='magma', colorbar=True, **kwargs):
     ax.set(xlabel='time (s)' if hop else 'frame', ylabel=ylabel + (f', {c} channels' if c>1 else ''), title=title)
     if colorbar: ax.figure.colorbar(im, ax=ax, format='%.0f dB' if sg.units=='dB' else '%.3g', label='' if sg.units=='dB' else sg.units)
     return ax
+
+# %% ../nbs/00_core.ipynb #cf6820e1
+torch.serialization.add_safe_globals([AudioTensor, AudioSpectrogram])
 
 # %% ../nbs/00_core.ipynb #c1822666
 def _grid(samples, ctxs, max_n, nrows, ncols, figsize, size):

@@ -1,5 +1,5 @@
 "What a tensor knows about itself follows it; a bad file is named; pictures have units"
-import copy,gc,io,pickle,warnings
+import copy,gc,io,pickle,subprocess,sys,warnings
 from functools import partial
 from pathlib import Path
 
@@ -474,3 +474,120 @@ def test_audio_files_are_found_sorted_and_only_audio(tmp_path):
     assert rel(get_audio_files(tmp_path, recurse=False))==['c.flac']
     assert rel(get_audio_files(tmp_path, folders=['b']))==['b/2.wav']
     with pytest.raises(FileNotFoundError, match='nowhere'): get_audio_files(tmp_path/'nowhere')
+
+# ---- changing the samples in place
+@pytest.mark.parametrize('dtype', [torch.float16,torch.float32,torch.float64])
+@pytest.mark.parametrize('shape', [(50,),(2,50),(3,2,50),(2,3,1,50)])
+def test_in_place_methods_change_real_samples_only_and_channels_alike(shape, dtype):
+    lead = shape[:-2]
+    ln = torch.randint(20, 51, lead) if len(shape)>1 else None
+    x = AudioTensor(torch.rand(shape, dtype=torch.float64).add(1).to(dtype), sr=100, lengths=ln)
+    pad = ~x.real_mask if len(shape)==1 else (~x.real_mask).unsqueeze(-2).expand(shape)
+    for call,least in ((lambda o: o.apply_gain(0.5), 0), (lambda o: o.cutout(0.3), 1), (lambda o: o.lose_signal(0.5), 1)):
+        y = x.clone(); ptr = y.data_ptr()
+        assert call(y) is y and y.data_ptr()==ptr and y.dtype==dtype and y.sr==100
+        assert torch.equal(y.plain()[pad], x.plain()[pad])
+        assert not torch.equal(y.plain(), x.plain())
+        if least and len(shape)>1: assert torch.equal((y==0).plain().all(-2), (y==0).plain().any(-2))
+    assert torch.equal(x.clone().apply_gain(0.5).plain()[~pad], x.plain()[~pad]*0.5)
+
+def test_cutout_is_one_run_of_the_asked_share_anywhere():
+    torch.manual_seed(0)
+    x = AudioTensor(torch.ones(400,1,20), sr=100, lengths=[20,10]*200).cutout(0.25)
+    zero = (x.plain()==0)[:,0]
+    assert zero.sum(1).tolist()==[5,2]*200
+    start = zero.int().argmax(1)
+    for i,n in ((0,5),(1,2)):
+        assert all(zero[k,s:s+n].all() for k,s in enumerate(start.tolist()) if k%2==i)
+        assert set(start[i::2].tolist())==set(range([20,10][i]-n+1))  # 200 draws of 16 and of 9 places
+
+def test_lose_signal_loses_the_asked_share_and_each_item_its_own():
+    torch.manual_seed(0)
+    x = AudioTensor(torch.ones(2,2,20000), sr=100).lose_signal(0.3)
+    zero = (x.plain()==0)
+    assert zero.double().mean()==pytest.approx(0.3, abs=0.01)  # the deviation of a mean of 40000 draws is 0.0023
+    assert not torch.equal(zero[0], zero[1])
+
+@pytest.mark.parametrize('pct,n', [(0,0),(1,8)])
+def test_nothing_and_everything_can_be_cut(pct, n):
+    for f in ('cutout','lose_signal'):
+        x = getattr(AudioTensor(torch.full((1,10), float('nan')), sr=100, lengths=8), f)(pct)
+        assert (x.plain()==0).sum()==n
+
+def test_in_place_methods_follow_the_random_seed():
+    def draw(f):
+        torch.manual_seed(3); return getattr(AudioTensor(torch.ones(4,1,100), sr=100), f)(0.2)
+    for f in ('cutout','lose_signal'): assert torch.equal(draw(f), draw(f))
+
+@pytest.mark.parametrize('f,name', [('cutout','cut_pct'),('lose_signal','loss_pct')])
+@pytest.mark.parametrize('v', [-0.1,1.1,15,float('nan'),'0.1',None])
+def test_a_share_outside_0_to_1_is_refused(f, name, v):
+    with pytest.raises(ValueError, match=f'^{name}: expected a share from 0 to 1, got '): getattr(AudioTensor(torch.ones(1,10), sr=100), f)(v)
+
+def test_in_place_methods_change_memory_that_is_shared_and_not_that_which_is_expanded():
+    a = np.ones((1,10), dtype=np.float32)
+    AudioTensor(torch.from_numpy(a), sr=100).apply_gain(2)
+    assert (a==2).all()
+    xb = AudioTensor(torch.ones(2,1,10), sr=100, lengths=[10,5])
+    xb[0].apply_gain(3)
+    assert xb[0].eq(3).all() and xb[1].eq(1).all()
+    one = torch.ones(1,10)
+    x = AudioTensor(one.expand(3,10), sr=100, lengths=7, fn='a.wav')
+    assert x.cutout(1) is x and (x.plain()==0).sum()==21 and (one==1).all() and (x.sr,int(x.lengths),x.fn)==(100,7,'a.wav')
+
+def test_in_place_methods_work_on_leaves_and_leave_the_gradient_flag():
+    for need in (False,True):
+        x = AudioTensor(torch.ones(1,10), sr=100).requires_grad_(need)
+        assert x.apply_gain(2).cutout(0.5).lose_signal(0).requires_grad==need and x.is_leaf
+
+def test_gain_may_differ_by_item():
+    x = AudioTensor(torch.ones(2,1,4), sr=100, lengths=[4,2]).apply_gain(torch.tensor([2.,3.]).view(2,1,1))
+    assert x.plain()[:,0].tolist()==[[2,2,2,2],[3,3,1,1]]
+
+# ---- torch.save and torch.load
+def _saved():
+    x = AudioTensor(torch.randn(2,100), sr=16000, lengths=70, fn=Path('a/b.wav'), waveform_norm='standard')
+    s = AudioSpectrogram.create(torch.randn(1,5,10), settings=dict(sr=np.int64(16000), n_fft=8, hop_length=4, pad_mode=Path('p'), top_db=np.float32(80),
+        melkwargs=dict(window_fn=torch.hamming_window, at=[np.float64(1)])), freqs=np.arange(5.), lengths=7, fn=Path('c.wav'), silent=torch.arange(10)<2)
+    return dict(item=x, batch=torch.stack([x,x.clone()]), spec=s, specs=torch.stack([s,s.clone()]), all=[x, {'s':s}], half=x.half(), double=s.double())
+
+def test_saved_tensors_open_with_torchs_safe_default_in_a_new_process(tmp_path):
+    for k,v in _saved().items(): torch.save(v, tmp_path/f'{k}.pt')
+    code = '''
+import io,sys,torch
+from pathlib import Path
+from specnorm_fastai.core import AudioTensor,AudioSpectrogram
+d = Path(sys.argv[1])
+o = {f.stem:torch.load(f) for f in d.glob('*.pt')}
+assert {k:torch.load(io.BytesIO((d/f'{k}.pt').read_bytes())) for k in o}.keys()=={'item','batch','spec','specs','all','half','double'}
+x,xb,s,sb,a = o['item'],o['batch'],o['spec'],o['specs'],o['all']
+assert type(x) is type(xb) is type(a[0]) is AudioTensor and type(s) is type(sb) is type(a[1]['s']) is AudioSpectrogram
+assert (x.sr,int(x.lengths),x.fn,x.waveform_norm)==(16000,70,'a/b.wav','standard') and x.shape==(2,100)
+assert xb.lengths.tolist()==[70,70] and xb.fn==('a/b.wav','a/b.wav')
+assert s.settings==dict(sr=16000,n_fft=8,hop_length=4,pad_mode='p',top_db=80.,melkwargs=dict(window_fn='hamming_window',at=[1.]))
+assert s.freqs==(0.,1.,2.,3.,4.) and s.silent.tolist()==[True]*2+[False]*8 and s.fn=='c.wav' and int(s.lengths)==7
+assert sb.silent.shape==(2,10) and sb.fn==('c.wav',)*2 and sb.settings==s.settings and sb.freqs==s.freqs
+assert o['half'].dtype==torch.float16 and o['double'].dtype==torch.float64 and o['half'].sr==16000
+'''
+    r = subprocess.run([sys.executable,'-c',code,str(tmp_path)], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-2000:]
+
+def test_what_our_transforms_make_can_be_saved_and_loaded():
+    from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
+    x = AudioTensor(torch.randn(1,4000), sr=16000)
+    for tfm in (AudioToSpec.from_cfg(AudioConfig.Voice(window_fn=torch.hamming_window, wkwargs=dict(periodic=False))),
+                AudioToMFCC(n_mfcc=5, melkwargs=dict(n_fft=512, n_mels=20, window_fn=torch.hamming_window))):
+        f = io.BytesIO(); torch.save(sg:=tfm(x), f); f.seek(0)
+        back = torch.load(f)
+        assert torch.equal(back, sg) and back.settings==sg.settings and torch.equal(back.silent, sg.silent)
+
+def test_only_our_two_types_are_registered_as_safe():
+    code = '''
+import torch
+import fastai.vision.data,fastai.interpret
+before = set(torch.serialization.get_safe_globals())
+import specnorm_fastai.core as c
+assert set(torch.serialization.get_safe_globals())-before=={c.AudioTensor,c.AudioSpectrogram}
+'''
+    r = subprocess.run([sys.executable,'-c',code], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-2000:]
