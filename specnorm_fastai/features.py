@@ -212,6 +212,19 @@ def SpectrogramTransformer(
     _inner.__signature__ = Signature([Parameter(k, Parameter.KEYWORD_ONLY, default=v) for k,v in base.items()])
     return _inner
 
+# %% ../nbs/20_features.ipynb #c57492a0
+def _silence(sg):
+    "What a spectrogram holds where there is silence, broadcasts against it; its last frame where the settings do not tell"
+    s,x = sg.settings,sg.plain()
+    if sg.units not in ('dB','power','magnitude','log','power law') or {'n_mfcc','pipe','delta'}&set(s): return x[...,-1:]
+    z = x.new_full((s['n_fft']//2+1 if 'n_fft' in s else x.shape[-2], 1), s['eps']**(s['power']/2) if s.get('eps') else 0.)
+    pipe = _SpecPipe(**{'to_db':sg.units=='dB', 'mel':False, 'stype':'power', **s, 'top_db':None})
+    if 'n_fft' in s and 'sr' in s: z = pipe.bands(z, s['sr'])
+    v = pipe.compressed(z)
+    if v.shape[0]!=x.shape[-2]: v = v.amin(0, keepdim=True)  # rows were taken or resized
+    if s.get('top_db') is None or not x.numel(): return v.expand(*x.shape[:-1], 1)
+    return torch.maximum(v, x.amax(tuple(range(-min(x.ndim,3),0)), keepdim=True)-s['top_db'])
+
 # %% ../nbs/20_features.ipynb #c8b8afd9
 class DynamicRangeCompression(Transform):
     "`log(max(x, clip_val) * C)` of an `AudioSpectrogram` of magnitudes or power; decoding takes it back, down to `clip_val`"

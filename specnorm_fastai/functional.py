@@ -121,6 +121,7 @@ def spectrogram(
     if normalized: z = z/window.pow(2).sum().sqrt()
     if eps: z = (z.real**2+z.imag**2+eps)**(power/2)
     else: z = z.real**2+z.imag**2 if power==2. else z.abs() if power==1. else z.abs().pow(power)
+    if torch.compiler.is_compiling(): z = z.contiguous()  # else torch.export ties the number of frames to these strides
     z = z.reshape(*lead, *z.shape[-2:])
     if lengths is None: return z
     real = n_frames(n_real.to(z.device), n_fft, hop_length, center, pad+mirror)[...,None,None]
