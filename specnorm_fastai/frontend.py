@@ -170,17 +170,24 @@ def from_dls(cls:SpecFrontend,
             raise ValueError("dls: nothing says the sample rate; add Resample(sr) or AudioBlock(sample_rate=...)")
     return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono)
 
-# %% ../nbs/65_frontend.ipynb #cea63a66
+# %% ../nbs/65_frontend.ipynb #c2faa659
+def _least_exported(front):
+    "Samples that make two frames: torch.export takes a single one for a constant"
+    s = front.spec_settings
+    if front.foreign: return 2*front.least
+    reach = s.get('mirror',0)+s['pad']+(s['n_fft']//2 if s['center'] else 0)
+    return max(front.least, s['n_fft']+s['hop_length']-2*reach)
+
 @patch
 def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
-): # A `torch.export.ExportedProgram` of samples (batch, channel, time), batch and time of any size
+): # A `torch.export.ExportedProgram` of samples (batch, channel, time): any batch, any time of at least two frames
     "This front end as a program of `torch.export`"
-    Dim = torch.export.Dim
-    x = torch.rand(2, channels, max(self.least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
+    Dim,least = torch.export.Dim,_least_exported(self)
+    x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)
     with torch.no_grad():
-        return torch.export.export(deepcopy(self).eval(), (x,), dynamic_shapes={'x':{0:Dim('batch', min=1), 2:Dim('time', min=self.least)}}, strict=False)
+        return torch.export.export(deepcopy(self).eval(), (x,), dynamic_shapes={'x':{0:Dim('batch', min=1), 2:Dim('time', min=least)}}, strict=False)
 
 @patch
 def to_onnx(self:SpecFrontend,
@@ -194,7 +201,7 @@ def to_onnx(self:SpecFrontend,
     if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
     with torch.no_grad(): prog = torch.onnx.export(self.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
     model = prog.model_proto
-    facts = dict(sample_rate=self.sr, least_samples=self.least, rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
+    facts = dict(sample_rate=self.sr, least_samples=_least_exported(self), rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
     onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
     with _whole_file(fn) as tmp: onnx.save(model, tmp)
     return fn
