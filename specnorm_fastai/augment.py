@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import store_attr
 from fasttransform.cast import retain_meta
-from fasttransform.transform import Transform
+from fasttransform.transform import DisplayedTransform
 from fastai.vision.augment import RandTransform
 
 from .core import AudioSpectrogram,AudioTensor,_name
@@ -43,8 +43,6 @@ def _check_direction(v):
 def _working(x): return x if x.dtype in (torch.float32,torch.float64) else x.float()
 def _on(v, nd): return v.reshape(-1, *[1]*(nd-1))
 def _real(x, ln): return _on(ln, x.ndim) > torch.arange(x.shape[-1], device=x.device)
-def _sum(x, dims): # in float64, so that how much padding there is does not show in the last digit
-    return x.sum(dims, keepdim=True, dtype=None if x.device.type=='mps' else torch.float64)
 def _flat(x):
     "Values as (batch, ...) in at least float32, and the real length of each item"
     if x.ndim<x._event_dims: raise ValueError(f"expected a {type(x).__name__} of at least {x._event_dims} dims, got shape {tuple(x.shape)}")
@@ -160,11 +158,11 @@ def add_noise_(
     v,t = _working(x),x.shape[-1]
     ln = torch.full((len(x),), t, device=x.device) if lengths is None else lengths
     real = _real(v, ln); each = tuple(range(1, v.ndim))
-    n = _on(ln*(v[0].numel()//max(t, 1)), v.ndim)
-    total = lambda o: _sum(torch.where(real, o, 0.), each)
+    n = _on(ln*v.shape[1:-1].numel(), v.ndim)
+    total = lambda o: torch.where(real, o, 0.).sum(each, keepdim=True)
     if relative_to=='mean': unit = total(v.abs())/n.clamp(min=1)
     else: unit = (total((v-total(v)/n.clamp(min=1))**2)/(n-1).clamp(min=1)).sqrt()
-    level = unit.to(v.dtype)*_on(_uniform(len(v), min_level, max_level, generator, v.device), v.ndim)
+    level = unit*_on(_uniform(len(v), min_level, max_level, generator, v.device), v.ndim)
     hit = random_mask([len(v)], p, device=v.device, generator=generator)
     noise = _per_item(lambda k: colored_noise([*v.shape[1:-1],k], color, generator=generator), ln, t).to(v.dtype)
     return torch.where(_on(hit, v.ndim) & real, v+level*noise, v).to(x.dtype)
@@ -338,7 +336,7 @@ def _fill_masked(x, masks, val, lengths, over):
     m = masks & real
     if val is None:
         area = (m if over=='masks' else real).expand(len(x), 1, *x.shape[-2:])
-        val = _sum(torch.where(area, x, 0.), (-2,-1))/area.sum((-2,-1), keepdim=True).clamp(min=1)
+        val = torch.where(area, x, 0.).sum((-2,-1), keepdim=True)/area.sum((-2,-1), keepdim=True).clamp(min=1)
     return torch.where(m, torch.as_tensor(val, device=x.device).to(x.dtype), x)
 
 def mask_along_axis_(
@@ -357,7 +355,7 @@ def mask_along_axis_(
     x = _working(specgrams)
     return _fill_masked(x, _masks(x, num_masks, min_size, max_size, axis, lengths, generator), mask_val, lengths, 'masks').to(specgrams.dtype)
 
-class SpectrogramTransform(Transform):
+class SpectrogramTransform(DisplayedTransform):
     "Base of what is for spectrograms: an `AudioTensor` passes, with a warning"
     def encodes(self, audio:AudioTensor):
         warnings.warn(f"{type(self).__name__} is for spectrograms: an AudioTensor of shape {tuple(audio.shape)} passes unchanged. Put AudioToSpec before it")
@@ -506,8 +504,8 @@ class Delta(SpectrogramTransform):
         width:int=9 # Frames that they are taken over, odd
     ):
         _check_width(width)
+        store_attr()
         super().__init__()
-        self.width = width
     def encodes(self, x:AudioSpectrogram):
         _flat(x)
         d = [delta(x.plain(), self.width, k, 'interp', x.lengths) for k in (1,2)]
@@ -521,8 +519,8 @@ class DeltaGPU(SpectrogramTransform):
     ):
         _check_width(width)
         if mode not in _edges: raise ValueError(f"mode: expected one of {list(_edges)}, got {mode!r}")
+        store_attr()
         super().__init__()
-        self.width,self.mode = width,mode
     def encodes(self, x:AudioSpectrogram):
         _flat(x)
         d = delta(x.plain(), self.width, 1, self.mode, x.lengths)
@@ -544,7 +542,8 @@ class TfmResize(SpectrogramTransform):
         except (TypeError,ValueError): raise ValueError(f"size: expected a whole number or two, got {size!r}") from None
         for v in (h,w): _whole('size', v, 1)
         super().__init__()
-        self.size,self.interp_mode = (int(h),int(w)),interp_mode
+        store_attr()
+        self.size = int(h),int(w)
 
     def encodes(self, x:AudioSpectrogram):
         v,ln = _flat(x)

@@ -226,8 +226,8 @@ class OpenAudio(Transform):
     ): self.items,self.cache_folder,self.root = items,cache_folder,root
 
     def encodes(self, x:Path): return AudioTensor.create(x, cache_folder=self.cache_folder) if self.root is None else AudioTensor.create(self._cached(x))
-    def encodes(self, x:int): return self.encodes(self._item(x))
-    def decodes(self, x:int): return self._item(x)
+    def encodes(self, x:int|np.integer): return self.encodes(self._item(x))
+    def decodes(self, x:int|np.integer): return self._item(x)
 
     def _item(self, i):
         if self.items is None: raise ValueError(f"items: expected the paths that numbers stand for, as in OpenAudio(files), got None and the number {i}")
@@ -321,9 +321,10 @@ def preprocess_audio_folder(
     known = json.loads(note.read_text()) if note.exists() else None
     if known not in (None,how): raise ValueError(f"output_dir: {out} holds audio processed with {known}, asked for was {how}. Give another output_dir, or remove it")
     if known is None:
+        if there:=[to for to in jobs.values() if to.exists()]: raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
         out.mkdir(parents=True, exist_ok=True)
         with _whole_file(note) as tmp: Path(tmp).write_text(json.dumps(how))
-    done = lambda f,to: known is not None and to.exists() and to.stat().st_mtime>=f.stat().st_mtime
+    done = lambda f,to: to.exists() and to.stat().st_mtime>=f.stat().st_mtime
     todo = [(f,to) for f,to in jobs.items() if not done(f, to)]
     bad = [e for e in parallel(_preprocess, todo, pp=pp, n_workers=n_workers, progress=progress) if e is not None] if todo else []
     if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))

