@@ -32,6 +32,7 @@ from .specstats import *
 from .stats import *
 from .transforms import *
 from .data import *
+from .augment import *
 from .callback import *
 from .drift import *
 from .learner import *

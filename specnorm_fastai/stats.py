@@ -58,16 +58,15 @@ def _is(t, name): return t is name or (isinstance(t, name) if isinstance(name, t
 
 @contextmanager
 def _left_out_of(dl, names):
-    "Take named transforms out of the pipelines of a loader and its dataset; put them back afterwards"
+    "Take augmentations and named transforms out of the pipelines of a loader and its dataset; put them back afterwards"
     names = [names] if isinstance(names, (str,type,Transform)) else list(names)
-    pipes = [p for p in (dl.after_item, dl.before_batch, dl.after_batch, *(getattr(tl, 'tfms', None) for tl in getattr(dl.dataset, 'tls', ()))) if isinstance(p, Pipeline)]
+    pipes = [p for p in (dl.after_item, dl.before_batch, dl.after_batch, getattr(dl.dataset, 'tfms', None), *(getattr(tl, 'tfms', None) for tl in getattr(dl.dataset, 'tls', ()))) if isinstance(p, Pipeline)]
     for n in names:
         if not any(_is(t, n) for p in pipes for t in p.fs):
             raise ValueError(f"leave_out: no transform {n if isinstance(n, (str,Transform)) else n.__name__!r} here; there are {[type(t).__name__ for p in pipes for t in p.fs]}")
     was = [(p,p.fs) for p in pipes]
     try:
-        if names:
-            for p in pipes: p.fs = type(p.fs)([t for t in p.fs if not any(_is(t, n) for n in names)])
+        for p in pipes: p.fs = type(p.fs)([t for t in p.fs if not (getattr(t, 'augments', False) or any(_is(t, n) for n in names))])
         yield
     finally:
         for p,fs in was: p.fs = fs

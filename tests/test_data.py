@@ -11,8 +11,8 @@ from fastai.data.all import CategoryBlock,ColReader,DataBlock,GrandparentSplitte
 from fastai.torch_core import TensorCategory,TensorImage
 
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
-from specnorm_fastai.data import (AudioBlock,AudioPadType,CrossValidationSplitter,DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,
-                                  audio_item_tfms,same_value,synthetic_audio)
+from specnorm_fastai.data import (AudioBlock,AudioGetter,AudioPadType,CrossValidationSplitter,DownmixMono,OpenAudio,PadAudio,PreprocessAudio,RemoveSilence,RemoveType,
+                                  Resample,ResizeSignal,audio_item_tfms,preprocess_audio_folder,same_value,synthetic_audio)
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.transforms import AudioNormalize
 
@@ -101,13 +101,13 @@ def test_downmix_is_the_mean_of_the_channels():
     xb = AudioTensor(torch.randn(3,2,9), sr=8000, lengths=[3,9,5])
     assert DownmixMono()(xb).shape==(3,1,9) and DownmixMono()(xb).lengths.tolist()==[3,9,5]
 
-@pytest.mark.parametrize('t', [Resample(8000), DownmixMono(), ResizeSignal(100), AudioNormalize()], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize('t', [Resample(8000), DownmixMono(), ResizeSignal(100), RemoveSilence(), AudioNormalize()], ids=lambda t: type(t).__name__)
 def test_what_is_no_audio_passes_untouched(t):
     others = torch.randn(2,100),TensorImage(torch.rand(3,8,8)),TensorCategory(1),'a',3,AudioSpectrogram.create(torch.randn(1,4,9))
     for o in others: assert t(o) is o
 
 @pytest.mark.parametrize('t', [Resample(8000), Resample(8000,'polyphase'), DownmixMono(), ResizeSignal(100,AudioPadType.Repeat), PadAudio(),
-                               OpenAudio(), AudioNormalize()], ids=lambda t: type(t).__name__)
+                               OpenAudio(), OpenAudio(['a.wav'], 'b', 'c'), RemoveSilence(RemoveType.All), AudioNormalize()], ids=lambda t: type(t).__name__)
 def test_transform_pickles(t):
     u = pickle.loads(pickle.dumps(t))
     x = noise(2,3000,sr=44100)
@@ -137,7 +137,7 @@ def test_crops_are_random_in_training_and_centred_at_validation():
     for idx in (1,2): assert {int(crop(ramp(12), split_idx=idx)[0,0]) for _ in range(20)}=={5}
 
 def test_zeros_are_put_at_random_in_training_and_evenly_at_validation():
-    pad = ResizeSignal(12, AudioPadType.Zeros)
+    pad = ResizeSignal(12)
     at = lambda y: int(y.plain()[0].nonzero()[0,0])
     assert {at(pad(ramp(4), split_idx=0)) for _ in range(400)}==set(range(9))
     assert {at(pad(ramp(4), split_idx=1)) for _ in range(20)}=={4}
@@ -148,7 +148,7 @@ def test_random_crops_follow_the_seed():
 
 def test_padding_is_cut_off_before_resizing():
     x = AudioTensor(torch.cat([torch.ones(1,5),torch.zeros(1,20)],1), sr=1000, lengths=5)
-    y = ResizeSignal(10)(x, split_idx=1)
+    y = ResizeSignal(10, AudioPadType.Zeros_After)(x, split_idx=1)
     assert y.plain()[0].tolist()==[1]*5+[0]*5 and int(y.lengths)==5
     assert ResizeSignal(4)(x, split_idx=1).plain().tolist()==[[1]*4]
 
@@ -157,6 +157,65 @@ def test_resize_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match='pad_mode: expected one of'): ResizeSignal(5, 'zeros')
     with pytest.raises(ValueError, match='duration: 0.5 ms hold no sample at 1000 Hz'): ResizeSignal(.5)(ramp(9))
     with pytest.raises(ValueError, match='ResizeSignal: expected an item'): ResizeSignal(5)(torch.stack([ramp(9),ramp(9)]))
+
+def test_clips_are_padded_on_both_sides_unless_a_block_does_it():
+    assert ResizeSignal(5).pad_mode is AudioPadType.Zeros  # as in fastaudio
+    assert audio_item_tfms(crop_signal_to=5)[-1].pad_mode is AudioPadType.Zeros_After and AudioBlock(crop_signal_to=5).item_tfms[-1].pad_mode is AudioPadType.Zeros_After
+
+# ---- RemoveSilence
+
+def with_gaps(*parts, sr=16000, ch=1, seed=0):
+    "Noise and silence of so many samples in turn, silence first"
+    g = torch.Generator().manual_seed(seed)
+    return AudioTensor(torch.cat([torch.randn(ch, n, generator=g)*.1*(i%2)+1e-7 for i,n in enumerate(parts)], 1), sr=sr, fn='a.wav')
+
+def test_silence_is_cut_as_librosa_finds_it():
+    from librosa.effects import split
+    x = with_gaps(9000,16000,12000,8000,10000,4000,5000)
+    at = split(x.plain()[0].numpy(), top_db=20, hop_length=320)
+    trim,every,piece = (RemoveSilence(r)(x) for r in RemoveType)
+    assert torch.equal(trim.plain(), x.plain()[:,at[0,0]-320:at[-1,1]+320]) and torch.equal(every.plain(), piece.plain())
+    assert len(at)==3 and torch.equal(every.plain(), torch.cat([x.plain()[:,a-320:b+320] for a,b in at], 1))
+    for y in (trim,every): assert (y.sr, y.fn, y.lengths)==(16000,'a.wav',None)
+    assert RemoveSilence(None)(x) is x and x.nsamples==64000
+
+def test_near_pieces_stay_together_and_nothing_comes_twice():
+    x = with_gaps(9000,16000,12000,16000,9000); x = AudioTensor(x.plain()*0+torch.arange(1.,x.nsamples+1)*(x.plain().abs()>1e-3), sr=16000)
+    for pad in (0,20,100,300,500):
+        y = RemoveSilence(RemoveType.All, 40, pad)(x).plain()[0]
+        v = y[y!=0]
+        assert (v.diff()>0).all() and v[0]==x[x!=0][0] and v[-1]==x[x!=0][-1]
+    assert torch.equal(RemoveSilence(RemoveType.All, 40, 500)(x).plain(), RemoveSilence(RemoveType.Trim, 40, 500)(x).plain())  # the gap is shorter than a second
+
+def test_channels_are_judged_together():
+    a,b = with_gaps(8000,8000,16000),with_gaps(16000,8000,8000)
+    both = RemoveSilence()(AudioTensor(torch.cat([a.plain(),b.plain()]), sr=16000))
+    assert both.nchannels==2 and 15000<both.nsamples<21000 and RemoveSilence()(a).nsamples<12000
+
+@pytest.mark.parametrize('x', [torch.zeros(1,9000), torch.full((2,9000), .5), torch.randn(1,9000), torch.randn(1,100), torch.zeros(1,1), torch.zeros(2,0)], ids=['silent','constant','loud','short','one','none'])
+@pytest.mark.parametrize('kind', RemoveType)
+def test_what_has_no_silence_around_it_is_left_whole(x, kind):
+    assert torch.equal(RemoveSilence(kind)(AudioTensor(x, sr=16000)).plain(), x)
+
+def test_items_of_a_batch_are_cut_by_themselves():
+    items = [with_gaps(6000,9000,5000), with_gaps(2000,4000,3000,4000,2000,seed=1), AudioTensor(torch.zeros(1,3000), sr=16000)]
+    xb = torch.stack(PadAudio()(items)); was = xb.clone()
+    for kind in RemoveType:
+        y,want = RemoveSilence(kind)(xb),[RemoveSilence(kind)(o) for o in items]
+        assert y.lengths.tolist()==[o.nsamples for o in want] and y.nsamples==max(y.lengths) and y.fn==xb.fn
+        for i,o in enumerate(want): assert torch.equal(y.plain()[i,:,:o.nsamples], o.plain()) and (y.plain()[i,:,o.nsamples:]==0).all()
+    assert torch.equal(xb, was) and torch.equal(RemoveSilence()(xb[0]).plain(), RemoveSilence()(items[0]).plain())
+
+@pytest.mark.parametrize('dtype', [torch.float16,torch.float64])
+def test_removing_silence_keeps_the_dtype(dtype):
+    x = with_gaps(6000,9000,5000).to(dtype); y = RemoveSilence()(x)
+    assert y.dtype==dtype and y.nsamples<20000
+
+def test_remove_silence_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="remove_type: expected None or one of .*got 'trim'"): RemoveSilence('trim')
+    with pytest.raises(ValueError, match='threshold: expected a number of at least 0'): RemoveSilence(threshold=-3)
+    with pytest.raises(ValueError, match='pad_ms: expected'): RemoveSilence(pad_ms=None)
+    with pytest.raises(ValueError, match='does not know its sample rate'): RemoveSilence()(AudioTensor(torch.zeros(1,9)))
 
 # ---- PadAudio
 
@@ -205,6 +264,13 @@ def test_coefficients_can_be_padded():
     out = PadAudio()([t(noise(1,2000)), t(noise(1,4000))])
     assert [o.shape for o in out]==[(1,40,21)]*2 and [int(o.lengths) for o in out]==[11,21] and torch.isfinite(out[0]).all()
 
+def test_silence_is_that_of_each_item():
+    from specnorm_fastai.data import _silence
+    xb = torch.stack([to_spec(top_db=30.)(noise(1,2000,seed=i)*10**i) for i in range(3)])
+    for s,x in zip(_silence(xb), xb): assert torch.equal(s, _silence(x)) and s.shape==(1,201,1) and torch.allclose(s, x.plain().max()-30)
+    mf = torch.stack(PadAudio()([AudioToMFCC(n_mfcc=4, melkwargs=dict(n_mels=8))(noise(1,n)) for n in (4000,2000)]))
+    for s,x in zip(_silence(mf), mf): assert torch.equal(s[...,0], x.plain()[...,int(x.lengths)-1])  # unknown: the last real frame
+
 def test_stereo_beside_mono_is_refused_by_name():
     for t in (lambda x:x, to_spec()):
         items = [(t(noise(1,900,fn='mono.wav')),),(t(noise(2,900,fn='stereo.wav')),)]
@@ -247,6 +313,82 @@ def test_block_reads_from_its_cache_folder(tmp_path):
     dblock = DataBlock(blocks=AudioBlock(cache_folder=tmp_path/'cache'), splitter=IndexSplitter([1]))
     dls = dblock.dataloaders([tmp_path/'a.wav']*2, bs=1, num_workers=0)
     assert (dls.valid.one_batch()[0]==.5).all()
+
+def test_numbers_open_the_files_of_a_list(tmp_path):
+    for i in range(3): noise(1,500+i).save(tmp_path/f'{i}.wav')
+    files = get_audio_files(tmp_path); oa = OpenAudio(files)
+    assert [oa(i).nsamples for i in (0,np.int64(1),2)]==[500,501,502] and oa.decode(1)==files[1] and oa(files[2]).nsamples==502
+    from fasttransform.transform import Pipeline
+    assert Pipeline([oa, to_spec()])(2).fn==str(files[2])
+    with pytest.raises(ValueError, match='items: expected the paths that numbers stand for, .* got None and the number 3'): OpenAudio()(3)
+
+def test_getter_looks_below_its_folder(tmp_path):
+    for d in ('a/x','a/y','b'): (tmp_path/d).mkdir(parents=True); noise(1,9).save(tmp_path/d/'1.wav')
+    rel = lambda g: [str(f.relative_to(tmp_path)) for f in g(tmp_path)]
+    assert rel(AudioGetter())==['a/x/1.wav','a/y/1.wav','b/1.wav'] and rel(AudioGetter('a'))==['a/x/1.wav','a/y/1.wav']
+    assert rel(AudioGetter('a', folders=['y']))==['a/y/1.wav'] and rel(AudioGetter('b', recurse=False))==['b/1.wav'] and rel(AudioGetter('a', recurse=False))==[]
+
+@pytest.fixture
+def folder(tmp_path):
+    "Files of equal name in two folders, of three formats, stereo at 22 kHz"
+    for d in ('in/a','in/b'): (tmp_path/d).mkdir(parents=True)
+    for i,n in enumerate(('a/1.wav','b/1.wav','a/2.flac','b/3.ogg')): noise(2,22050+441*i,sr=22050,seed=i).save(tmp_path/'in'/n)
+    return tmp_path/'in'
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_processed_files_are_what_the_block_makes(folder, workers):
+    out = preprocess_audio_folder(folder, n_workers=workers, progress=False)
+    assert out==folder.parent/'in_cached' and sorted(str(f.relative_to(out)) for f in get_audio_files(out))==['a/1.wav','a/2.flac.wav','b/1.wav','b/3.ogg.wav']
+    pp = PreprocessAudio()
+    for f in get_audio_files(folder):
+        r = f.relative_to(folder); to = out/r if f.suffix=='.wav' else out/r.with_name(r.name+'.wav')
+        assert torch.equal(AudioTensor.create(to), pp(f)) and sf.info(str(to)).subtype=='FLOAT' and sf.info(str(to)).samplerate==16000 and sf.info(str(to)).channels==1
+
+@pytest.mark.parametrize('kw', [{}, dict(crop_signal_to=500), dict(crop_signal_to=2000), dict(sample_rate=8000, force_mono=False), dict(sample_rate=None)])
+def test_block_of_a_folder_reads_what_it_would_have_made(folder, kw):
+    def one(block): return DataBlock(blocks=block, get_items=AudioGetter(), splitter=IndexSplitter([1,2,3])).dataloaders(folder, bs=3, num_workers=0).valid.one_batch()[0]
+    a,b = one(AudioBlock.from_folder(folder, progress=False, **kw)),one(AudioBlock(**kw))
+    assert torch.equal(a, b) and a.lengths.tolist()==b.lengths.tolist() and a.sr==b.sr and all('in_cached' in f for f in a.fn)
+
+def test_files_are_processed_once_and_again_where_they_changed(folder):
+    import os
+    out = preprocess_audio_folder(folder, progress=False)
+    when = lambda: {str(f.relative_to(out)):f.stat().st_mtime_ns for f in get_audio_files(out)}
+    first = when(); preprocess_audio_folder(folder, progress=False); assert when()==first
+    noise(1,999,sr=16000).save(folder/'a'/'1.wav'); os.utime(folder/'a'/'1.wav', ns=(first['a/1.wav']+10**9,)*2)
+    (out/'b'/'1.wav').unlink()
+    preprocess_audio_folder(folder, progress=False)
+    assert [k for k,v in when().items() if v!=first[k]]==['a/1.wav','b/1.wav'] and AudioTensor.create(out/'a'/'1.wav').nsamples==999
+    with pytest.raises(ValueError, match="output_dir: .* holds audio processed with {'sample_rate': 16000.* asked for was {'sample_rate': 8000"): preprocess_audio_folder(folder, sample_rate=8000, progress=False)
+    assert len(get_audio_files(preprocess_audio_folder(folder, folders=['b'], output_dir=folder/'out', progress=False)))==2
+    assert len(get_audio_files(preprocess_audio_folder(folder, output_dir=folder/'out', progress=False)))==4  # its own output is no input
+
+@pytest.mark.parametrize('workers', [0,2])
+def test_all_files_that_cannot_be_processed_are_named(folder, workers):
+    (folder/'a'/'bad.wav').write_bytes(b'no audio'); (folder/'b'/'empty.flac').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'2 of 6 audio files cannot be used:(?s:.*)bad.wav(?s:.*)empty.flac'): preprocess_audio_folder(folder, n_workers=workers, progress=False)
+    out = folder.parent/'in_cached'
+    assert len(get_audio_files(out))==4 and not list(out.rglob('.specnorm-*'))  # the others are there, and nothing in pieces
+
+def test_preprocessing_refuses_what_it_cannot_do(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match='path: no such folder'): preprocess_audio_folder(tmp_path/'gone')
+    (tmp_path/'none').mkdir()
+    with pytest.raises(ValueError, match='path: no audio file'): preprocess_audio_folder(tmp_path/'none')
+    assert not (tmp_path/'none_cached').exists()
+    with pytest.raises(ValueError, match='output_dir: expected another folder'): preprocess_audio_folder(folder, output_dir=folder)
+    (tmp_path/'mine'/'a').mkdir(parents=True); mine = noise(1,9).save(tmp_path/'mine'/'a'/'1.wav')
+    with pytest.raises(ValueError, match=r'output_dir: .*mine/a/1.wav is there, but was not made here'): preprocess_audio_folder(folder, output_dir=tmp_path/'mine')
+    assert AudioTensor.create(mine).nsamples==9
+    noise(1,9).save(folder/'b'/'3.ogg.wav')
+    with pytest.raises(ValueError, match=r'3.ogg and .*3.ogg.wav would both be stored as'): preprocess_audio_folder(folder)
+
+def test_a_cached_file_is_found_by_its_place_or_named(folder):
+    out = preprocess_audio_folder(folder, progress=False); oa = OpenAudio(cache_folder=out, root=folder)
+    assert oa(folder/'b'/'1.wav').fn==str(out/'b'/'1.wav') and oa(folder/'b'/'3.ogg').fn==str(out/'b'/'3.ogg.wav')
+    other = noise(1,50).save(folder.parent/'new.wav')
+    assert oa(other).fn==str(other)  # from elsewhere: read itself
+    (out/'b'/'3.ogg.wav').unlink()
+    with pytest.raises(FileNotFoundError, match=r'no such cached file: .*in_cached/b/3.ogg.wav, made of .*in/b/3.ogg'): oa(folder/'b'/'3.ogg')
 
 def batches(dl): return [b[0].clone() for b in dl]
 

@@ -76,7 +76,7 @@ def test_audio_normalize_of_a_padded_clip_is_that_of_the_clip():
     clip = AudioTensor(torch.randn(1,5000)+.3, sr=1000)
     z = AudioNormalize()(clip).plain()
     for ms in (6000, 10000):
-        p = AudioNormalize()(ResizeSignal(ms)(clip))
+        p = AudioNormalize()(ResizeSignal(ms, AudioPadType.Zeros_After)(clip))
         assert torch.equal(p.plain()[...,:5000], z) and (p.plain()[...,5000:]==0).all() and p.lengths==5000
 
 def test_audio_normalize_of_silence_is_silence():
