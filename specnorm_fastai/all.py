@@ -26,6 +26,7 @@ from fastai.vision.data import get_grid
 
 from .core import *
 from .functional import *
+from .mel import *
 from .features import *
 from .recorder import *
 from .specstats import *
@@ -33,8 +34,12 @@ from .stats import *
 from .transforms import *
 from .data import *
 from .augment import *
+from .augment import _shift  # fastaudio's tests import it
+from .augment import *
+from .augment import _shift  # fastaudio's tests import it
 from .callback import *
 from .drift import *
+from .frontend import *
 from .learner import *
 from .compare import *
 from .fastaudio import *
