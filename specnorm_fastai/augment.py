@@ -419,8 +419,9 @@ class SGRoll(_RandomSpec):
 # %% ../nbs/55_augment.ipynb #c42a7623
 def _width(sg, ms):
     "Frames of a clip of so many milliseconds"
-    hop,s = _hop_seconds(sg, 'CropTime')*sg.settings['sr'],sg.settings
-    mel = s.get('mel_settings') or {}
+    _hop_seconds(sg, 'CropTime')
+    s = sg.settings
+    hop,mel = s['hop_length'],s.get('mel_settings') or {}
     if 'n_fft' not in s or 'resized' in s: return int(s['sr']*ms/(1000*hop))+1
     return n_frames(int(ms/1000*s['sr']), s['n_fft'], hop, *(s.get(k, mel.get(k, d)) for k,d in (('center',True),('pad',0))))
 

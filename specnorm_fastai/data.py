@@ -7,8 +7,8 @@ __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'RemoveTyp
            'audio_item_tfms', 'ToStr', 'ToPath', 'OpenAudio', 'AudioBlock', 'AudioGetter', 'PreprocessAudio',
            'preprocess_audio_folder', 'audio_table', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
 
-# %% ../nbs/50_data.ipynb #ce74a809
-import json,math,random
+# %% ../nbs/50_data.ipynb #ccc27782
+import json,math,os,random
 from enum import Enum
 from numbers import Real
 from pathlib import Path
@@ -235,9 +235,9 @@ class OpenAudio(Transform):
 
     def _cached(self, x):
         "A file's place in the cache; a file from elsewhere has none and is read itself"
-        full,root = Path(x).expanduser().resolve(),Path(self.root).expanduser().resolve()
-        if self.cache_folder is None or not full.is_relative_to(root): return x
-        to = Path(self.cache_folder)/full.relative_to(root)
+        at = [Path(f(x)).relative_to(f(self.root)) for f in (os.path.abspath,os.path.realpath) if Path(f(x)).is_relative_to(f(self.root))]
+        if self.cache_folder is None or not at: return x
+        to = Path(self.cache_folder)/at[0]
         for f in (to,_as_wav(to)):
             if f.exists(): return f
         raise FileNotFoundError(f"cache_folder: no such cached file: {_as_wav(to)}, made of {x}. preprocess_audio_folder makes it")
@@ -263,7 +263,7 @@ class AudioBlock(TransformBlock):
     ): # An `AudioBlock` for the paths of the files in `path`
         "Process the files of a folder once, and read what was made of them from then on"
         cache = preprocess_audio_folder(path, folders, output_dir, **kwargs)
-        return cls(cache, root=path, **{k:v for k,v in kwargs.items() if k in ('sample_rate','force_mono','crop_signal_to')})
+        return cls(cache, root=Path(path).expanduser().absolute(), **{k:v for k,v in kwargs.items() if k in ('sample_rate','force_mono','crop_signal_to')})
 
 def AudioGetter(
     suf:str='', # Folder below the one that is given
@@ -323,7 +323,7 @@ def preprocess_audio_folder(
     if known is None:
         if there:=[to for to in jobs.values() if to.exists()]: raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
         out.mkdir(parents=True, exist_ok=True)
-        with _whole_file(note) as tmp: Path(tmp).write_text(json.dumps(how))
+        with _whole_file(note) as tmp: Path(tmp).write_text(json.dumps(how, default=lambda o: o.item()))
     done = lambda f,to: to.exists() and to.stat().st_mtime>=f.stat().st_mtime
     todo = [(f,to) for f,to in jobs.items() if not done(f, to)]
     bad = [e for e in parallel(_preprocess, todo, pp=pp, n_workers=n_workers, progress=progress) if e is not None] if todo else []

@@ -378,6 +378,11 @@ def test_a_crop_has_the_width_of_a_clip_of_that_duration(n, ms, center, pad, mod
     if mode is AudioPadType.Zeros and y.width>sg.width and not train:
         at = (y.width-sg.width+1)//2; assert torch.equal(y.plain()[...,at:at+sg.width], sg.plain())
 
+@pytest.mark.parametrize('sr,hop', [(22050,220),(44100,441),(16000,100),(11025,49)])
+def test_a_width_is_exact_at_any_rate(sr, hop):
+    a2s = to_spec(hop_length=hop); x = noise(1,3*sr,sr=sr)
+    for ms in range(100,2000,37): assert CropTime(ms)(a2s(x)).width==n_frames(int(ms/1000*sr), 64, hop)
+
 def test_crops_are_random_in_training_and_centred_at_validation():
     sg = AudioSpectrogram.create(torch.arange(20.).expand(400,1,2,20), settings=dict(sr=1000, hop_length=100))
     crop = CropTime(900)
@@ -488,6 +493,8 @@ def test_augmentations_are_not_in_the_statistics_nor_in_validation(synthetic, pl
     s = collect_stats(dls, quantiles=False).reduce('global')
     assert torch.equal(s.mean, a.mean) and [list(p.fs) for p in pipes]==was
     for (x,_),(y,_) in zip(plain.valid, dls.valid, strict=True): assert torch.equal(x.plain(), y.plain())
+    x,y = (d.test_dl(list(dls.valid_ds.items.iloc[:8].iloc)).one_batch()[0].plain() for d in (plain,dls))
+    assert torch.equal(x, y)
     x,y = (torch.cat([x.plain() for x,_ in d.train.new(shuffle=False)]) for d in (plain,dls))
     assert not torch.allclose(x, y)
 

@@ -382,6 +382,15 @@ def test_preprocessing_refuses_what_it_cannot_do(folder, tmp_path):
     noise(1,9).save(folder/'b'/'3.ogg.wav')
     with pytest.raises(ValueError, match=r'3.ogg and .*3.ogg.wav would both be stored as'): preprocess_audio_folder(folder)
 
+def test_links_and_relative_paths_are_found_in_the_cache(folder, monkeypatch):
+    (folder/'a'/'link.wav').symlink_to(noise(1,70).save(folder.parent/'far.wav'))
+    (folder.parent/'way').symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    oa = AudioBlock.from_folder('in', sample_rate=np.int64(16000), progress=False).type_tfms[-1]
+    monkeypatch.chdir('/')
+    out = folder.parent/'in_cached'
+    assert oa(folder/'a'/'link.wav').fn==str(out/'a'/'link.wav') and oa(folder.parent/'way'/'a'/'1.wav').fn==str(out/'a'/'1.wav')
+
 def test_a_cached_file_is_found_by_its_place_or_named(folder):
     out = preprocess_audio_folder(folder, progress=False); oa = OpenAudio(cache_folder=out, root=folder)
     assert oa(folder/'b'/'1.wav').fn==str(out/'b'/'1.wav') and oa(folder/'b'/'3.ogg').fn==str(out/'b'/'3.ogg.wav')
