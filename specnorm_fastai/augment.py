@@ -23,7 +23,8 @@ from fasttransform.transform import DisplayedTransform
 from fastai.vision.augment import RandTransform
 
 from .core import AudioSpectrogram,AudioTensor,_name
-from .data import AudioPadType,_silence,_silence_known
+from .data import AudioPadType
+from .features import _silence,_silence_known
 from .functional import extend,n_frames
 
 # %% ../nbs/55_augment.ipynb #cd83cb1e
@@ -485,19 +486,20 @@ def delta(
     if isinstance(order, bool) or order not in (1,2): raise ValueError(f"order: expected 1 or 2, got {order!r}")
     if mode not in _edges: raise ValueError(f"mode: expected one of {list(_edges)}, got {mode!r}")
     h,t = width//2,x.shape[-1]
-    ln = torch.tensor(t, device=x.device) if lengths is None else lengths.to(x.device)[...,None,None]
+    ln = None if lengths is None else lengths.to(x.device)[...,None,None]
     need = {'interp':width, 'reflect':h+1, 'circular':h}.get(mode, 1)
-    if (ln<need).any(): raise ValueError(f"width: {width} frames with mode {mode!r} need items of at least {need} frames, got {int(ln.min())}")
+    if t<need or ln is not None and (ln<need).any(): raise ValueError(f"width: {width} frames with mode {mode!r} need items of at least {need} frames, got {t if ln is None else int(ln.min())}")
     v,m = _working(x),_slopes(width, order)
     if mode=='interp': e = F.pad(v, (h,h))
-    else: e = extend(v.reshape(-1, t) if lengths is None else v, h, None if lengths is None else ln, mode).reshape(*x.shape[:-1], t+2*h)
+    else: e = extend(v.reshape(-1, t) if ln is None else v, h, ln, mode).reshape(*x.shape[:-1], t+2*h)
     y = sum(float(c)*e[...,k:k+t] for k,c in enumerate(m[h]))
     if mode=='interp':
         first,last = (torch.as_tensor(o.T, dtype=v.dtype, device=v.device) for o in (m[:h],m[h+1:]))
-        at = lambda start,k: (start[...,None]+torch.arange(k, device=x.device)).expand(*x.shape[:-1], k)
         y = torch.cat([v[...,:width]@first, y[...,h:]], -1)
+        if ln is None: return torch.cat([y[...,:t-h], v[...,t-width:]@last], -1).to(x.dtype)
+        at = lambda start,k: (start[...,None]+torch.arange(k, device=x.device)).expand(*x.shape[:-1], k)
         y = y.scatter(-1, at(ln-h, h), v.gather(-1, at(ln-width, width))@last)
-    return torch.where(torch.arange(t, device=x.device)<ln[...,None], y, 0.).to(x.dtype)
+    return (y if ln is None else torch.where(torch.arange(t, device=x.device)<ln[...,None], y, 0.)).to(x.dtype)
 
 class Delta(SpectrogramTransform):
     "Slope and curvature of each channel as channels behind it: [c, slope, curvature] for each"
@@ -507,10 +509,12 @@ class Delta(SpectrogramTransform):
         _check_width(width)
         store_attr()
         super().__init__()
+    def values(self, x, lengths=None):
+        "Of plain values, (..., channel, freq, time), those of all channels"
+        return torch.stack([x, *(delta(x, self.width, k, 'interp', lengths) for k in (1,2))], -3).flatten(-4, -3)
     def encodes(self, x:AudioSpectrogram):
         _flat(x)
-        d = [delta(x.plain(), self.width, k, 'interp', x.lengths) for k in (1,2)]
-        return _more_channels(x, torch.stack([x.plain(), *d], -3).flatten(-4, -3), ['savgol',self.width])
+        return _more_channels(x, self.values(x.plain(), x.lengths), ['savgol',self.width])
 
 class DeltaGPU(SpectrogramTransform):
     "The slopes of all channels, and the slopes of these, as channels behind them: [all, slopes, slopes of slopes]"
@@ -522,10 +526,13 @@ class DeltaGPU(SpectrogramTransform):
         if mode not in _edges: raise ValueError(f"mode: expected one of {list(_edges)}, got {mode!r}")
         store_attr()
         super().__init__()
+    def values(self, x, lengths=None):
+        "Of plain values, (..., channel, freq, time), those of all channels"
+        d = delta(x, self.width, 1, self.mode, lengths)
+        return torch.cat([x, d, delta(d, self.width, 1, self.mode, lengths)], -3)
     def encodes(self, x:AudioSpectrogram):
         _flat(x)
-        d = delta(x.plain(), self.width, 1, self.mode, x.lengths)
-        return _more_channels(x, torch.cat([x.plain(), d, delta(d, self.width, 1, self.mode, x.lengths)], -3), ['regression',self.width,self.mode])
+        return _more_channels(x, self.values(x.plain(), x.lengths), ['regression',self.width,self.mode])
 
 def _more_channels(x, y, how):
     return AudioSpectrogram.create(y, settings={**x.settings, 'delta':how}, freqs=x.freqs, lengths=x.lengths, fn=x.fn, silent=x.silent)

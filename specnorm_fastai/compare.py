@@ -19,7 +19,7 @@ from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
 
 from .core import _hz,_whole_file,audio_extensions,audio_info,get_audio_files
-from .data import AudioBlock,ResizeSignal,audio_table,same_value,synthetic_audio
+from .data import AudioBlock,AudioPadType,ResizeSignal,audio_table,same_value,synthetic_audio
 from .features import AudioConfig,AudioToSpec,_row_freqs
 from .learner import spec_learner
 from .recorder import StatsRecorder
@@ -124,7 +124,7 @@ def experiment_dls(
     device=None # Where to train; None: fastai's default
 ): # DataLoaders
     "The data of one experiment: waveform, `AudioNormalize`, spectrogram, normalization"
-    item_tfms = [] if duration is None else [ResizeSignal(duration*1000)]
+    item_tfms = [] if duration is None else [ResizeSignal(duration*1000, AudioPadType.Zeros_After)]
     batch_tfms = [AudioNormalize(), AudioToSpec.from_cfg(feature_cfgs[features])] + ([norm] if norm is not None else [])
     vocab = sorted(df.label.unique())
     block = DataBlock(blocks=(AudioBlock(sample_rate=sample_rate), CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'),

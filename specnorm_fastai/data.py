@@ -24,7 +24,7 @@ from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import RandTransform
 
 from .core import AudioSpectrogram,AudioTensor,_name,_whole_file,audio_extensions,get_audio_files
-from .functional import to_db
+from .features import _silence
 
 # %% ../nbs/50_data.ipynb #c6a0e7bd
 class Resample(Transform):
@@ -152,22 +152,7 @@ class RemoveSilence(Transform):
     @property
     def name(self): return f"RemoveSilence -- {self.remove_type.value if self.remove_type else None}, {self.threshold} dB, {self.pad_ms} ms"
 
-# %% ../nbs/50_data.ipynb #c34c776b
-def _silence_known(sg): return not sg.settings.get('n_mfcc') and sg.units in ('dB','power','magnitude') and not (sg.settings.get('delta') and 'channels_taken' in sg.settings)
-
-def _silence(sg):
-    "What each item of a spectrogram holds where there is silence, one frame; its last real frame where that is not known"
-    s,x = sg.settings,sg.plain()
-    if not _silence_known(sg): return x.gather(-1, (sg.real_lengths-1).clamp(min=0)[...,None,None,None].expand(*x.shape[:-1], 1))
-    v = to_db(torch.zeros(1), 10. if s.get('stype','power')=='power' else 20.).item() if sg.units=='dB' else 0.
-    res = torch.full_like(x[...,-1:], v)
-    i = torch.arange(x.shape[-3], device=x.device)  # slopes of silence are 0, and not to be taken for its floor
-    slope = None if not (d:=s.get('delta')) else i%3!=0 if d[0]=='savgol' else i>=len(i)//3
-    if s.get('top_db') is not None:
-        top = x if slope is None else x[...,~slope,:,:]
-        res = torch.maximum(res, top.amax((-3,-2,-1), keepdim=True)-s['top_db'])
-    return res if slope is None else torch.where(slope[:,None,None], 0., res)
-
+# %% ../nbs/50_data.ipynb #c1763130
 class PadAudio(Transform):
     "Pad the `AudioTensor`s and `AudioSpectrogram`s of a list of samples to one length and record `lengths`"
     def encodes(self, samples:list):
@@ -182,6 +167,8 @@ class PadAudio(Transform):
         if len({type(o) for o in items})>1: return items
         lead = items[0].shape[:-1]
         for o in items:
+            if o.ndim!=o._event_dims:
+                raise ValueError(f"items of a batch: expected {'(channel, time)' if o._event_dims==2 else '(channel, freq, time)'}, got shape {tuple(o.shape)} in {_name(o)}; x[None] gives samples their channel")
             if o.shape[:-1]!=lead:
                 raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, {tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
         return [self._pad1(o, n) for o in items]
@@ -189,6 +176,7 @@ class PadAudio(Transform):
     def _pad1(self, o, n):
         ln,k = o.real_lengths,n-o.shape[-1]
         x = o.plain()
+        if isinstance(o, AudioTensor) and x.dtype==torch.float64: x = x.float()
         if k: x = F.pad(x, (0,k)) if isinstance(o, AudioTensor) else torch.cat([x, _silence(o).expand(*x.shape[:-1], k)], -1)
         res = x.as_subclass(type(o))  # no copy where there is nothing to pad: collation makes one
         res.set_meta(o)

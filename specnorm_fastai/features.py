@@ -212,18 +212,27 @@ def SpectrogramTransformer(
     _inner.__signature__ = Signature([Parameter(k, Parameter.KEYWORD_ONLY, default=v) for k,v in base.items()])
     return _inner
 
-# %% ../nbs/20_features.ipynb #c57492a0
+# %% ../nbs/20_features.ipynb #c522241e
+def _silence_known(sg):
+    "Do the settings tell what silence is?"
+    s = sg.settings
+    return sg.units in ('dB','power','magnitude','log','power law') and not {'n_mfcc','pipe'}&set(s) and not (s.get('delta') and 'channels_taken' in s)
+
 def _silence(sg):
-    "What a spectrogram holds where there is silence, broadcasts against it; its last frame where the settings do not tell"
+    "What each item of a spectrogram holds where there is silence, one frame; its last real frame where that is not known"
     s,x = sg.settings,sg.plain()
-    if sg.units not in ('dB','power','magnitude','log','power law') or {'n_mfcc','pipe','delta'}&set(s): return x[...,-1:]
-    z = x.new_full((s['n_fft']//2+1 if 'n_fft' in s else x.shape[-2], 1), s['eps']**(s['power']/2) if s.get('eps') else 0.)
+    if not _silence_known(sg): return x.gather(-1, (sg.real_lengths-1).clamp(min=0)[...,None,None,None].expand(*x.shape[:-1], 1))
+    z = torch.full((s['n_fft']//2+1 if 'n_fft' in s else x.shape[-2], 1), s['eps']**(s['power']/2) if s.get('eps') else 0., device=x.device)
     pipe = _SpecPipe(**{'to_db':sg.units=='dB', 'mel':False, 'stype':'power', **s, 'top_db':None})
-    if 'n_fft' in s and 'sr' in s: z = pipe.bands(z, s['sr'])
-    v = pipe.compressed(z)
+    v = pipe.compressed(pipe.bands(z, s['sr']) if {'n_fft','sr'}<=set(s) else z)
     if v.shape[0]!=x.shape[-2]: v = v.amin(0, keepdim=True)  # rows were taken or resized
-    if s.get('top_db') is None or not x.numel(): return v.expand(*x.shape[:-1], 1)
-    return torch.maximum(v, x.amax(tuple(range(-min(x.ndim,3),0)), keepdim=True)-s['top_db'])
+    res = v.to(x.dtype).expand(*x.shape[:-1], 1)
+    i = torch.arange(x.shape[-3], device=x.device)  # slopes of silence are 0, and not to be taken for its floor
+    slope = None if not (d:=s.get('delta')) else i%3!=0 if d[0]=='savgol' else i>=len(i)//3
+    if s.get('top_db') is not None and x.numel():
+        top = x if slope is None else x[...,~slope,:,:]
+        res = torch.maximum(res, top.amax((-3,-2,-1), keepdim=True)-s['top_db'])
+    return res if slope is None else torch.where(slope[:,None,None], 0., res)
 
 # %% ../nbs/20_features.ipynb #c8b8afd9
 class DynamicRangeCompression(Transform):
@@ -234,9 +243,12 @@ class DynamicRangeCompression(Transform):
     ):
         if not (C>0 and clip_val>0): raise ValueError(f"C, clip_val: expected above 0, got {C!r} and {clip_val!r}")
         self.C,self.clip_val = C,clip_val
+    def values(self, x, lengths=None):
+        "Of plain values, any shape"
+        return dynamic_range_compression_torch(x, self.C, self.clip_val)
     def encodes(self, x:AudioSpectrogram):
         if x.units not in ('power','magnitude',''): raise ValueError(f"DynamicRangeCompression: expected power or magnitudes, got {x.units}")
-        res = retain_meta(x, AudioSpectrogram(dynamic_range_compression_torch(x.plain(), self.C, self.clip_val)))
+        res = retain_meta(x, AudioSpectrogram(self.values(x.plain())))
         return res.with_settings(compression='log', C=self.C, clip_val=self.clip_val, units='log')
     def decodes(self, x:AudioSpectrogram):
         res = retain_meta(x, AudioSpectrogram(dynamic_range_decompression_torch(x.plain(), self.C)))

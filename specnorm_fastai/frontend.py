@@ -19,15 +19,20 @@ from fastai.data.transforms import IntToFloatTensor,ToTensor
 from fasttransform.transform import Pipeline
 
 from .core import AudioSpectrogram,AudioTensor,_whole_file,axes_name,span
+from .augment import Delta,DeltaGPU
 from .data import DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,ToPath,ToStr
-from .features import AudioToMFCC,AudioToSpec,_SpecPipe,_least
+from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_least,_run_module
 from .functional import _extended,n_frames,normalize,standardize
 from .mel import _check_range,_float32
 from .specstats import SpecStats,_differences,check_fingerprint,fingerprint
 from .stats import _inner_dl,keep_random_state
 from .transforms import AudioNormalize,SpecNormalize,_as_stat
 
-# %% ../nbs/65_frontend.ipynb #c6841b6f
+# %% ../nbs/65_frontend.ipynb #c629c022
+def _reach(s): return s.get('mirror',0)+s['pad']+(s['n_fft']//2 if s['center'] else 0)  # samples added to each end
+
+_then = (DynamicRangeCompression,Delta,DeltaGPU)
+
 class SpecFrontend(nn.Module):
     "Waveform (batch, channel, time) at one sample rate to normalized features (batch, channel, freq, frame)"
     def __init__(self,
@@ -37,6 +42,7 @@ class SpecFrontend(nn.Module):
         axes='global', # To which axes a `SpecStats` is reduced: 'global', 'frequency' or dims
         waveform_norm:str=None, # 'standard': what `AudioNormalize` does; None: nothing
         mono:bool=False, # Mix the channels down first?
+        then=(), # Transforms between the spectrogram and its normalization: `DynamicRangeCompression`, `Delta`, `DeltaGPU`
         unchecked:bool=False # Use a `SpecStats` on a pipeline that it was not made by?
     ):
         super().__init__()
@@ -46,7 +52,9 @@ class SpecFrontend(nn.Module):
             to_spec = (AudioToMFCC if hasattr(to_spec, 'n_mfcc') or isinstance(to_spec, dict) and 'n_mfcc' in to_spec else AudioToSpec).from_cfg(to_spec)
         rate = to_spec.settings.get('sample_rate')
         if rate not in (None,sr): raise ValueError(f"sr: the spectrogram was made for {rate} Hz, got {sr}")
-        self.to_spec,self.sr,self.waveform_norm,self.mono = to_spec,sr,waveform_norm,mono
+        for t in then:
+            if not isinstance(t, _then): raise TypeError(f"then: expected {', '.join(t.__name__ for t in _then)}, got {type(t).__name__}")
+        self.to_spec,self.sr,self.waveform_norm,self.mono,self.then = to_spec,sr,waveform_norm,mono,tuple(then)
         self.pipe = to_spec.pipe
         self.foreign = getattr(to_spec, 'foreign', False)
         self.spec_settings = getattr(to_spec, 'mel', None) if isinstance(to_spec, AudioToMFCC) else to_spec.settings
@@ -64,7 +72,8 @@ class SpecFrontend(nn.Module):
             mean,std,self.axes,stats = s.mean,s.std,s.axes,None
         self.register_buffer('mean', mean); self.register_buffer('std', std)
         known = stats.fingerprint if isinstance(stats, SpecStats) and isinstance(stats.fingerprint, dict) else {}
-        sample = self._sample(known.get('channels') or (1 if mean is None else mean.shape[1]))
+        times = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in self.then)  # channels that become of one
+        sample = self._sample(max((known.get('channels') or (1 if mean is None else mean.shape[1]))//times, 1))
         self.fingerprint = fingerprint(sample)
         if isinstance(stats, SpecStats) and not unchecked: check_fingerprint(stats.fingerprint, self.fingerprint, 'the statistics')
         if mean is not None: SpecNormalize(mean, std, self.axes)._stats(sample)
@@ -73,13 +82,18 @@ class SpecFrontend(nn.Module):
     def _sample(self, channels):
         "A spectrogram of noise, for its settings and shape"
         x = torch.rand(1, channels, max(self.least, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
-        with torch.no_grad(): return self.to_spec(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
+        with torch.no_grad(): return Pipeline([self.to_spec, *self.then])(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
 
     @property
     def least(self):
         "Samples that a waveform must have"
+        s,width = self.spec_settings,max([t.width for t in self.then if isinstance(t, (Delta,DeltaGPU))], default=1)
+        return s.get('n_fft', 1)+(width-1)*s.get('hop_length', 1) if self.foreign else max(_least(s), self._samples(width))
+
+    def _samples(self, k):
+        "Samples that make `k` frames"
         s = self.spec_settings
-        return _least(s) if not self.foreign else max(s.get('n_fft', 1), 1)
+        return s['n_fft']+(k-1)*s['hop_length']-2*_reach(s)
 
     def forward(self,
         x:Tensor, # Waveform, (batch, channel, time), float; or an `AudioTensor`
@@ -105,9 +119,9 @@ class SpecFrontend(nn.Module):
             return x if self.mean is None else normalize(x, self.mean, self.std)
 
     def _features(self, x, lengths=None):
-        if not self.foreign: return self.pipe(x, self.sr, lengths)
-        from specnorm_fastai.features import _run_module
-        return _run_module(self.pipe, x)
+        x = _run_module(self.pipe, x) if self.foreign else self.pipe(x, self.sr, lengths)
+        for t in self.then: x = t.values(x, None if lengths is None else self.n_frames(lengths))
+        return x
 
     def n_frames(self,
         n # Samples: int or integer tensor
@@ -151,7 +165,7 @@ def from_dls(cls:SpecFrontend,
     if not isinstance(dl, TfmdDL): raise TypeError(f"dls: expected DataLoaders, got {type(dls).__name__}")
     skip = [skip] if isinstance(skip, str) or not isinstance(skip, (tuple,list)) else list(skip)
     sr = to_spec = norm = wave = None
-    mono = False
+    mono,then = False,[]
     for t in _all_tfms(dl):
         name = type(t).__name__
         if name in skip or any(t is o for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or name in _length or not _acts_on_sound(t): continue
@@ -162,21 +176,19 @@ def from_dls(cls:SpecFrontend,
         elif isinstance(t, AudioNormalize): wave = 'standard'
         elif isinstance(t, (AudioToSpec,AudioToMFCC)): to_spec = t
         elif isinstance(t, SpecNormalize) and to_spec is not None and norm is None: norm = t
+        elif isinstance(t, _then) and to_spec is not None and norm is None: then.append(t)
         else: raise ValueError(f"dls: its pipeline holds {name}, which a SpecFrontend does not know; skip=[{name!r}] leaves it out where it changes nothing at inference")
     if to_spec is None: raise ValueError("dls: there is no AudioToSpec or AudioToMFCC in its transforms")
     if sr is None:
         known = norm.fingerprint if norm is not None and isinstance(norm.fingerprint, dict) else {}
         if (sr:=known.get('sample_rate') or to_spec.settings.get('sample_rate')) is None:
             raise ValueError("dls: nothing says the sample rate; add Resample(sr) or AudioBlock(sample_rate=...)")
-    return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono)
+    return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono, then=then)
 
 # %% ../nbs/65_frontend.ipynb #c2faa659
 def _least_exported(front):
     "Samples that make two frames: torch.export takes a single one for a constant"
-    s = front.spec_settings
-    if front.foreign: return 2*front.least
-    reach = s.get('mirror',0)+s['pad']+(s['n_fft']//2 if s['center'] else 0)
-    return max(front.least, s['n_fft']+s['hop_length']-2*reach)
+    return 2*front.least if front.foreign else max(front.least, front._samples(2))
 
 @patch
 def export(self:SpecFrontend,
@@ -214,6 +226,7 @@ class SpecStream:
     ):
         s = front.spec_settings
         for bad,why in ((front.foreign, f"{type(front.pipe).__name__} is not known to work frame by frame"),
+                        (any(isinstance(t, (Delta,DeltaGPU)) for t in front.then), "Delta looks ahead"),
                         (front.waveform_norm, f"waveform_norm={front.waveform_norm!r} needs the whole clip"),
                         (not front.foreign and s.get('to_db') and s.get('top_db') is not None, f"top_db={(s or {}).get('top_db')} needs the loudest point of the whole clip"),
                         (isinstance(front.to_spec, AudioToMFCC) and not front.to_spec.settings['log_mels'], "MFCC in dB has a floor under the loudest point of the whole clip; log_mels=True has none"),
@@ -223,7 +236,7 @@ class SpecStream:
         self.pipe = deepcopy(front.pipe)
         inner = getattr(self.pipe, 'mel', self.pipe)
         inner.settings = {**inner.settings, 'center':False, 'pad':0, 'mirror':0}  # the ends are added here
-        self.reach = s.get('mirror',0)+s['pad']+(s['n_fft']//2 if s['center'] else 0)  # samples added to each end
+        self.reach = _reach(s)
         self.seen,self.head,self.buf,self.tail,self.done = 0,None,None,None,False
 
     def _frames(self):
@@ -235,6 +248,7 @@ class SpecStream:
         if x is None: return self.tail.new_zeros(*self.tail.shape[:2], f.n_rows, 0)
         with _float32(x):
             y = self.pipe(x, f.sr)
+            for t in f.then: y = t.values(y)
             return y if f.mean is None else normalize(y, f.mean, f.std)
 
     def _ends(self, x):
