@@ -195,6 +195,7 @@ def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
 ): # A `torch.export.ExportedProgram` of samples (batch, channel, time): any batch, any time of at least two frames
     "This front end as a program of `torch.export`"
+    if any(isinstance(t, (Delta,DeltaGPU)) for t in self.then): raise ValueError("then: torch.export cannot trace the ends of Delta for clips of any length; let the model take the slopes")
     Dim,least = torch.export.Dim,_least_exported(self)
     x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)
