@@ -1,12 +1,12 @@
-"The package with whatever versions are newest: import it, build a DataBlock, train an epoch. A program, not a pytest: that environment has none"
+"The package with whatever versions are newest: import it, build a DataBlock, train an epoch, export its front end. A program, not a pytest: that environment has none"
 import sys,tempfile,warnings
 from importlib.metadata import version
 from pathlib import Path
 
 def main():
     from fastai.vision.all import CategoryBlock,ColReader,DataBlock,load_learner,pd
-    from specnorm_fastai.all import (AudioBlock,AudioConfig,AudioNormalize,AudioToSpec,CrossValidationSplitter,SpecNormalize,StatsCallback,
-                                     StatsRecorder,spec_learner,synthetic_audio)
+    from specnorm_fastai.all import (AddNoise,AudioBlock,AudioConfig,AudioNormalize,AudioToSpec,CrossValidationSplitter,MaskFreq,SpecFrontend,SpecNormalize,
+                                     StatsCallback,StatsRecorder,mel_spectrogram_torch,spec_learner,synthetic_audio,torch)
     assert 'torchaudio' not in sys.modules, 'the package imported torchaudio'
     try: import torchaudio; state = 'imports'
     except Exception as e: state = f'does not import ({type(e).__name__}: {str(e).splitlines()[0]})'
@@ -18,13 +18,13 @@ def main():
         df = pd.read_csv(path/'meta'/'synthetic.csv')
         to_mel = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=1024, hop_length=320, n_mels=64))
         block = DataBlock(blocks=(AudioBlock(crop_signal_to=1000), CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'),
-                          splitter=CrossValidationSplitter(fold=1), batch_tfms=[AudioNormalize(), to_mel, SpecNormalize(axes='frequency')])
+                          splitter=CrossValidationSplitter(fold=1), item_tfms=AddNoise(), batch_tfms=[AudioNormalize(), to_mel, SpecNormalize(axes='frequency'), MaskFreq()])
         dls = block.dataloaders(df, bs=16, num_workers=2)
         rec = StatsRecorder('frequency')
         learn = spec_learner(dls, path=path)
         learn.fit_one_cycle(1, 1e-3, cbs=StatsCallback(rec))
         assert rec.nobservations==len(dls.train_ds)==64, rec
-        assert (rec.mean-dls.after_batch.fs[-1].mean).abs().max()<1e-9
+        assert (rec.mean-next(t for t in dls.after_batch.fs if isinstance(t, SpecNormalize)).mean).abs().max()<1e-9
         probs,_ = learn.get_preds()
         learn.export('m.pkl')
         with warnings.catch_warnings():
@@ -32,6 +32,11 @@ def main():
             again = load_learner(path/'m.pkl')
         with again.no_bar(): _,_,p = again.predict(path/'audio'/dls.valid_ds.items.filename.iloc[0])
         assert probs.shape==(16,8) and (p-probs[0]).abs().max()<1e-5, (p,probs[0])
+        front,x = SpecFrontend.from_dls(dls),torch.rand(3,1,9001)-.5
+        assert (front.export().module()(x)-front(x)).abs().max()<1e-5
+        args = 512,40,16000,256,512,0.,None
+        mel = torch.compile(lambda y: mel_spectrogram_torch(y, *args), fullgraph=True, backend='aot_eager')
+        assert (mel(x)-mel_spectrogram_torch(x, *args)).abs().max()<1e-4
     print('newest stack: imported, trained an epoch, exported, loaded and predicted')
 
 if __name__=='__main__': main()
