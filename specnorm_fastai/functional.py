@@ -79,8 +79,10 @@ def extend(
     else: raise ValueError(f"mode: expected 'reflect', 'constant', 'replicate' or 'circular', got {mode!r}")
     return x.gather(-1, j.clamp(0,n-1)).masked_fill(~near, 0.)
 
-# %% ../nbs/10_functional.ipynb #c1186f94
-def _make_window(fn, win_length, wkwargs, dtype, device): return fn(win_length, **dict(wkwargs)).to(device=device, dtype=dtype)
+# %% ../nbs/10_functional.ipynb #c68efdd3
+def _make_window(fn, win_length, wkwargs, dtype, device):
+    own = dict(dtype=dtype, device='cpu') if getattr(torch, getattr(fn, '__name__', ''), None) is fn else {}  # torch's defaults may be others when it is used again
+    return fn(win_length, **{**own, **dict(wkwargs)}).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
 
 def _extended(x, n_fft, pad=0, center=True, pad_mode='reflect', mirror=0, lengths=None):
