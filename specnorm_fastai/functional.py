@@ -353,7 +353,9 @@ def denormalize(
     m,s = _stats_like(x, mean, std)
     return (x*s+m).to(x.dtype)
 
-# %% ../nbs/10_functional.ipynb #c2e1b383
+# %% ../nbs/10_functional.ipynb #c920c21c
+def _over_std(y, var, flat): return torch.where(flat, 0., y/torch.where(flat, 1., var).sqrt())  # a root of 0 has no finite gradient, nor what is left out
+
 def standardize(
     x:Tensor, # Waveform, (..., time)
     lengths:Tensor=None, # Real samples, broadcasts against the dims of `x` before time; None: all
@@ -367,11 +369,10 @@ def standardize(
     if lengths is None:
         range_ = y.amax(-1, keepdim=True)-y.amin(-1, keepdim=True)
         y = y-y.mean(-1, keepdim=True)
-        return torch.where(range_<=min_range, 0., y/(y.pow(2).sum(-1, keepdim=True)/max(t-1,1)).sqrt()).to(x.dtype)
+        return _over_std(y, y.pow(2).sum(-1, keepdim=True)/max(t-1,1), range_<=min_range).to(x.dtype)
     n = lengths.to(x.device).expand(x.shape[:-1])[...,None]
     real = torch.arange(t, device=x.device)<n
     range_ = y.masked_fill(~real,-math.inf).amax(-1,keepdim=True)-y.masked_fill(~real,math.inf).amin(-1,keepdim=True)
     y = y.masked_fill(~real, 0.)
     y = (y-y.sum(-1,keepdim=True)/n.clamp(min=1)).masked_fill(~real, 0.)
-    std = (y.pow(2).sum(-1,keepdim=True)/(n-1).clamp(min=1)).sqrt()
-    return torch.where(range_<=min_range, 0., y/std).to(x.dtype)
+    return _over_std(y, y.pow(2).sum(-1,keepdim=True)/(n-1).clamp(min=1), range_<=min_range).to(x.dtype)
