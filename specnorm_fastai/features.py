@@ -14,6 +14,7 @@ from inspect import Parameter,Signature
 import numpy as np
 import torch
 from torch import nn
+from fastai.torch_core import TensorBase
 from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
 
@@ -276,8 +277,8 @@ def _run_module(pipe, x):
     dtype = next((t.dtype for t in (*pipe.parameters(),*pipe.buffers()) if t.is_floating_point()), x.dtype if x.dtype==torch.float64 else torch.float32)
     x = (x.reshape(b*c,1,n) if alone else x).to(dtype)
     y = pipe(x)
-    if isinstance(y, torch.Tensor): y = y.as_subclass(torch.Tensor)
-    if isinstance(y, torch.Tensor) and y.ndim==3 and len(x)>1 and any(type(m).__name__=='AmplitudeToDB' and m.top_db is not None for m in pipe.modules()):
+    if isinstance(y, TensorBase): y = y.as_subclass(torch.Tensor)
+    if isinstance(y, torch.Tensor) and y.ndim==3 and any(type(m).__name__=='AmplitudeToDB' and m.top_db is not None for m in pipe.modules()) and x.shape[0]>1:
         y = torch.cat([pipe(o[None]) for o in x])  # torchaudio takes the loudest point of a stack of three dims for that of one clip
     want = "(batch, channel, freq, frame), or (batch, freq, frame) for one channel"
     what = f"pipe: expected {type(pipe).__name__} to give {want}, of real numbers, for samples {tuple(x.shape)}; it gave "
