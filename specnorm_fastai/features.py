@@ -108,11 +108,12 @@ def _row_freqs(s, sr):
 
 class _SpecPipe(nn.Module):
     "Waveform -> spectrum -> bands -> dB or log, by its settings; stateless, so one serves any rate and device"
+    exact = False  # float64 FFTs, whatever the settings?
     def __init__(self, **settings): super().__init__(); self.settings = settings
     def forward(self, x, sr, lengths=None):
         s = self.settings
         if lengths is not None: lengths = lengths[...,None]  # one for all channels of an item
-        exact = (s['to_db'] and not s['mel'] or s.get('eps')) and x.dtype!=torch.float64 and x.device.type=='cpu'
+        exact = (self.exact or s['to_db'] and not s['mel'] or s.get('eps')) and x.dtype!=torch.float64 and x.device.type=='cpu'
         z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s.get('mirror',0), eps=s.get('eps',0.))
         return self.compressed(self.bands(z.float() if exact else z, sr))
     def filters(self, sr, dtype=torch.float32, device='cpu'):

@@ -199,7 +199,10 @@ def to_onnx(self:SpecFrontend,
     except ImportError as e: raise ImportError(f"to_onnx needs {e.name}: pip install 'specnorm_fastai[onnx]'") from None
     fn = Path(os.path.expanduser(fn))
     if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
-    with torch.no_grad(): prog = torch.onnx.export(self.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
+    exact = deepcopy(self)  # onnxruntime's float32 FFTs are off by up to 1e-2 of a standard deviation where n_fft is no power of 2
+    for m in exact.modules():
+        if isinstance(m, _SpecPipe): m.exact = True
+    with torch.no_grad(): prog = torch.onnx.export(exact.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
     model = prog.model_proto
     facts = dict(sample_rate=self.sr, least_samples=_two_frames(self), rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
     onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
