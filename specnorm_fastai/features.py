@@ -14,6 +14,7 @@ from inspect import Parameter,Signature
 import numpy as np
 import torch
 from torch import nn
+from fastai.torch_core import TensorBase
 from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
 
@@ -107,11 +108,12 @@ def _row_freqs(s, sr):
 
 class _SpecPipe(nn.Module):
     "Waveform -> spectrum -> bands -> dB or log, by its settings; stateless, so one serves any rate and device"
+    exact = False  # float64 FFTs, whatever the settings?
     def __init__(self, **settings): super().__init__(); self.settings = settings
     def forward(self, x, sr, lengths=None):
         s = self.settings
         if lengths is not None: lengths = lengths[...,None]  # one for all channels of an item
-        exact = (s['to_db'] and not s['mel'] or s.get('eps')) and x.dtype!=torch.float64 and x.device.type=='cpu'
+        exact = (self.exact or s['to_db'] and not s['mel'] or s.get('eps')) and x.dtype!=torch.float64 and x.device.type=='cpu'
         z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s.get('mirror',0), eps=s.get('eps',0.))
         return self.compressed(self.bands(z.float() if exact else z, sr))
     def filters(self, sr, dtype=torch.float32, device='cpu'):
@@ -257,12 +259,23 @@ class DynamicRangeCompression(Transform):
 # %% ../nbs/20_features.ipynb #ca35f82c
 def _plain_attributes(m): return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
 
+_passing = ('training','num_samples')  # nnAudio notes the length of what it saw last
+
+def _state(v):
+    "What an attribute is, in words that are the same in another process and on another device"
+    if isinstance(v, np.generic): v = v.item()
+    if isinstance(v, (bool,int,float,str,type(None))): return v
+    if isinstance(v, (tuple,list)): return [_state(o) for o in v]
+    if isinstance(v, dict): return [(str(k),_state(o)) for k,o in v.items()]
+    if isinstance(v, torch.Tensor): v = v.detach().resolve_conj().cpu(); v = (v if v.is_complex() else v.double()).numpy()
+    return v.tobytes() if isinstance(v, np.ndarray) else getattr(v, '__qualname__', type(v).__qualname__)
+
 def _digest(module):
-    "What a module is made of, in a few characters: classes, plain attributes and buffers, not parameters, which training changes"
+    "What a module is made of, in a few characters: classes, attributes and buffers, not parameters, which training changes"
     import hashlib
     d = hashlib.sha256()
-    for n,m in module.named_modules(): d.update(repr((n, type(m).__name__, _plain_attributes(m))).encode())
-    for n,b in module.named_buffers(): d.update(n.encode()+(b.detach().resolve_conj().cpu().double().numpy().tobytes() if not b.is_complex() else b.detach().cpu().numpy().tobytes()))
+    for n,m in module.named_modules(): d.update(repr((n, type(m).__name__, {k:_state(v) for k,v in sorted(vars(m).items()) if not k.startswith('_') and k not in _passing})).encode())
+    for n,b in module.named_buffers(): d.update(n.encode()+_state(b))
     return d.hexdigest()[:12]
 
 _read = {'n_fft':('n_fft',), 'hop_length':('hop_length','stride','hop'), 'win_length':('win_length',), 'pad':('pad',), 'power':('power',), 'normalized':('normalized',),
@@ -287,8 +300,12 @@ def _run_module(pipe, x):
     "(batch, channel, freq, frame) of samples (batch, channel, time)"
     b,c,n = x.shape
     alone = c>1 and any(type(m).__module__.startswith('nnAudio') for m in pipe.modules())  # it takes one channel only
-    y = pipe(x.reshape(b*c,1,n) if alone else x)
-    if isinstance(y, torch.Tensor): y = y.as_subclass(torch.Tensor)
+    dtype = next((t.dtype for t in (*pipe.parameters(),*pipe.buffers()) if t.is_floating_point()), x.dtype if x.dtype==torch.float64 else torch.float32)
+    x = (x.reshape(b*c,1,n) if alone else x).to(dtype)
+    y = pipe(x)
+    if isinstance(y, TensorBase): y = y.as_subclass(torch.Tensor)
+    if isinstance(y, torch.Tensor) and y.ndim==3 and any(type(m).__name__=='AmplitudeToDB' and m.top_db is not None for m in pipe.modules()) and x.shape[0]>1:
+        y = torch.cat([pipe(o[None]) for o in x])  # torchaudio takes the loudest point of a stack of three dims for that of one clip
     want = "(batch, channel, freq, frame), or (batch, freq, frame) for one channel"
     what = f"pipe: expected {type(pipe).__name__} to give {want}, of real numbers, for samples {tuple(x.shape)}; it gave "
     if not isinstance(y, torch.Tensor): raise TypeError(what+type(y).__name__)

@@ -21,15 +21,15 @@ from fasttransform.transform import Pipeline
 from .core import AudioSpectrogram,AudioTensor,_whole_file,axes_name,span
 from .augment import Delta,DeltaGPU
 from .data import DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,ToPath,ToStr
-from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_least,_run_module
+from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_SpecPipe,_least,_run_module
 from .functional import _extended,n_frames,normalize,standardize
 from .mel import _check_range,_float32
 from .specstats import SpecStats,_differences,check_fingerprint,fingerprint
 from .stats import _inner_dl,keep_random_state
 from .transforms import AudioNormalize,SpecNormalize,_as_stat
 
-# %% ../nbs/65_frontend.ipynb #c629c022
-def _reach(s): return s.get('mirror',0)+s['pad']+(s['n_fft']//2 if s['center'] else 0)  # samples added to each end
+# %% ../nbs/65_frontend.ipynb #c55bdb4f
+def _reach(s): return s.get('mirror',0)+s.get('pad',0)+(s['n_fft']//2 if s.get('center',True) else 0)  # samples added to each end
 
 _then = (DynamicRangeCompression,Delta,DeltaGPU)
 
@@ -185,22 +185,23 @@ def from_dls(cls:SpecFrontend,
             raise ValueError("dls: nothing says the sample rate; add Resample(sr) or AudioBlock(sample_rate=...)")
     return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono, then=then)
 
-# %% ../nbs/65_frontend.ipynb #c2faa659
-def _least_exported(front):
-    "Samples that make two frames: torch.export takes a single one for a constant"
-    return 2*front.least if front.foreign else max(front.least, front._samples(2))
+# %% ../nbs/65_frontend.ipynb #c386a2e2
+def _two_frames(front):
+    "Samples that make two frames, a fifth of a second where windows are not known: torch.export takes one frame for a special case"
+    s = front.spec_settings
+    return max(front.least, front._samples(2) if {'n_fft','hop_length'}<=set(s) else front.sr//5)
 
 @patch
 def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
-): # A `torch.export.ExportedProgram` of samples (batch, channel, time): any batch, any time of at least two frames
+): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
     "This front end as a program of `torch.export`"
-    if any(isinstance(t, (Delta,DeltaGPU)) for t in self.then): raise ValueError("then: torch.export cannot trace the ends of Delta for clips of any length; let the model take the slopes")
-    Dim,least = torch.export.Dim,_least_exported(self)
+    Dim,least = torch.export.Dim,_two_frames(self)
     x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)
     with torch.no_grad():
-        return torch.export.export(deepcopy(self).eval(), (x,), dynamic_shapes={'x':{0:Dim('batch', min=1), 2:Dim('time', min=least)}}, strict=False)
+        return torch.export.export(deepcopy(self).eval(), (x,), dynamic_shapes={'x':{0:Dim('batch', min=1), 2:Dim('time', min=least)}}, strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True)  # what it cannot prove of all lengths is asserted at run time
 
 @patch
 def to_onnx(self:SpecFrontend,
@@ -212,9 +213,12 @@ def to_onnx(self:SpecFrontend,
     except ImportError as e: raise ImportError(f"to_onnx needs {e.name}: pip install 'specnorm_fastai[onnx]'") from None
     fn = Path(os.path.expanduser(fn))
     if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
-    with torch.no_grad(): prog = torch.onnx.export(self.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
+    exact = deepcopy(self)  # onnxruntime's float32 FFTs are off by up to 1e-2 of a standard deviation where n_fft is no power of 2
+    for m in exact.modules():
+        if isinstance(m, _SpecPipe): m.exact = True
+    with torch.no_grad(): prog = torch.onnx.export(exact.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
     model = prog.model_proto
-    facts = dict(sample_rate=self.sr, least_samples=_least_exported(self), rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
+    facts = dict(sample_rate=self.sr, least_samples=_two_frames(self), rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
     onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
     with _whole_file(fn) as tmp: onnx.save(model, tmp)
     return fn
@@ -238,13 +242,14 @@ class SpecStream:
         inner = getattr(self.pipe, 'mel', self.pipe)
         inner.settings = {**inner.settings, 'center':False, 'pad':0, 'mirror':0}  # the ends are added here
         self.reach = _reach(s)
-        self.seen,self.head,self.buf,self.tail,self.done = 0,None,None,None,False
+        self.seen,self.skip,self.buf,self.tail,self.done = 0,0,None,None,False  # skip: samples to come that lie between two windows
 
     def _frames(self):
         "What the windows that are full make; the samples that no later one needs are dropped"
         n,hop = self.s['n_fft'],self.s['hop_length']
+        self.skip,self.buf = max(self.skip-self.buf.shape[-1], 0),self.buf[...,self.skip:]
         k = n_frames(self.buf.shape[-1], n, hop, center=False)
-        x,self.buf = self.buf[...,:(k-1)*hop+n] if k else None,self.buf[...,k*hop:]
+        x,self.skip,self.buf = self.buf[...,:(k-1)*hop+n] if k else None,self.skip+max(k*hop-self.buf.shape[-1], 0),self.buf[...,k*hop:]
         f = self.front
         if x is None: return self.tail.new_zeros(*self.tail.shape[:2], f.n_rows, 0)
         with _float32(x):

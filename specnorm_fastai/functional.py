@@ -79,8 +79,10 @@ def extend(
     else: raise ValueError(f"mode: expected 'reflect', 'constant', 'replicate' or 'circular', got {mode!r}")
     return x.gather(-1, j.clamp(0,n-1)).masked_fill(~near, 0.)
 
-# %% ../nbs/10_functional.ipynb #c1186f94
-def _make_window(fn, win_length, wkwargs, dtype, device): return fn(win_length, **dict(wkwargs)).to(device=device, dtype=dtype)
+# %% ../nbs/10_functional.ipynb #c68efdd3
+def _make_window(fn, win_length, wkwargs, dtype, device):
+    own = dict(dtype=dtype, device='cpu') if getattr(torch, getattr(fn, '__name__', ''), None) is fn else {}  # torch's defaults may be others when it is used again
+    return fn(win_length, **{**own, **dict(wkwargs)}).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
 
 def _extended(x, n_fft, pad=0, center=True, pad_mode='reflect', mirror=0, lengths=None):
@@ -353,7 +355,9 @@ def denormalize(
     m,s = _stats_like(x, mean, std)
     return (x*s+m).to(x.dtype)
 
-# %% ../nbs/10_functional.ipynb #c2e1b383
+# %% ../nbs/10_functional.ipynb #c920c21c
+def _over_std(y, var, flat): return torch.where(flat, 0., y/torch.where(flat, 1., var).sqrt())  # a root of 0 has no finite gradient, nor what is left out
+
 def standardize(
     x:Tensor, # Waveform, (..., time)
     lengths:Tensor=None, # Real samples, broadcasts against the dims of `x` before time; None: all
@@ -367,11 +371,10 @@ def standardize(
     if lengths is None:
         range_ = y.amax(-1, keepdim=True)-y.amin(-1, keepdim=True)
         y = y-y.mean(-1, keepdim=True)
-        return torch.where(range_<=min_range, 0., y/(y.pow(2).sum(-1, keepdim=True)/max(t-1,1)).sqrt()).to(x.dtype)
+        return _over_std(y, y.pow(2).sum(-1, keepdim=True)/max(t-1,1), range_<=min_range).to(x.dtype)
     n = lengths.to(x.device).expand(x.shape[:-1])[...,None]
     real = torch.arange(t, device=x.device)<n
     range_ = y.masked_fill(~real,-math.inf).amax(-1,keepdim=True)-y.masked_fill(~real,math.inf).amin(-1,keepdim=True)
     y = y.masked_fill(~real, 0.)
     y = (y-y.sum(-1,keepdim=True)/n.clamp(min=1)).masked_fill(~real, 0.)
-    std = (y.pow(2).sum(-1,keepdim=True)/(n-1).clamp(min=1)).sqrt()
-    return torch.where(range_<=min_range, 0., y/std).to(x.dtype)
+    return _over_std(y, y.pow(2).sum(-1,keepdim=True)/(n-1).clamp(min=1), range_<=min_range).to(x.dtype)
