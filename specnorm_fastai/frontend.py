@@ -196,6 +196,7 @@ def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
 ): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
     "This front end as a program of `torch.export`"
+    if any(isinstance(t, Delta) for t in self.then): raise ValueError("then: torch.export ties Delta's polynomial ends to one length; DeltaGPU exports, or the model takes the slopes")
     Dim,least = torch.export.Dim,_two_frames(self)
     x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)

@@ -8,6 +8,7 @@ from torch import nn
 
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.data import AudioBlock,DownmixMono,PadAudio,Resample,ResizeSignal,audio_table
+from specnorm_fastai.augment import AddNoise,Delta,DeltaGPU,MaskFreq,TfmResize
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec,DynamicRangeCompression
 from specnorm_fastai.frontend import SpecFrontend,SpecStream
 from specnorm_fastai.recorder import StatsRecorder
@@ -253,10 +254,24 @@ def test_augmentation_is_left_out(synthetic):
     dls,df = loaders(synthetic, item_tfms=[Aug()], batch_tfms=[transform('Mel'),SpecNormalize()]); same(dls, df, SpecFrontend.from_dls(dls))
 
 @pytest.mark.parametrize('kw,what', [(lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[transform('Basic')]),'one spectrogram'), (lambda: dict(batch_tfms=[]),'no AudioToSpec'), (lambda: dict(block=AudioBlock(sample_rate=None), batch_tfms=[transform('Basic')]),'sample rate'),
-    (lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[AudioNormalize()]),'AudioNormalize comes behind AudioToSpec'), (lambda: dict(batch_tfms=[transform('Basic', to_db=False),DynamicRangeCompression()]),'DynamicRangeCompression')])
+    (lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[AudioNormalize()]),'AudioNormalize comes behind AudioToSpec'), (lambda: dict(batch_tfms=[transform('Basic'),TfmResize(32)]),'holds TfmResize')])
 def test_pipelines_that_cannot_be_are_named(synthetic, kw, what):
     dls,_ = loaders(synthetic, **kw())
     with pytest.raises(ValueError, match=what): SpecFrontend.from_dls(dls)
+
+@pytest.mark.parametrize('then', [[DynamicRangeCompression()],[Delta()],[DeltaGPU(5,'reflect')]], ids=lambda t: type(t[0]).__name__)
+def test_what_stands_between_the_spectrogram_and_its_normalization_goes_along(synthetic, then):
+    to_spec = transform('Mel', to_db=not isinstance(then[0], DynamicRangeCompression))
+    dls,_ = loaders(synthetic, item_tfms=[AddNoise()], batch_tfms=[AudioNormalize(),to_spec,*then,SpecNormalize(axes='frequency'),MaskFreq()])
+    f,x = SpecFrontend.from_dls(dls),noise(2,1,9000)
+    close(f(x), dls.valid.after_batch(AudioTensor(x, sr=16000)).plain(), 1e-5)
+    ln = torch.tensor([9000,6000])
+    close(f(x, ln)[1,...,:int(f.n_frames(6000))], f(x[1:,:,:6000])[0], 1e-4)
+    if isinstance(then[0], Delta):
+        with pytest.raises(ValueError, match='DeltaGPU exports'): f.export()
+    else: close(f.export().module()(x), f(x), 1e-5)
+    if not isinstance(then[0], DynamicRangeCompression):
+        with pytest.raises(ValueError, match='cannot stream: Delta looks ahead'): SpecFrontend(to_spec, 16000, then=then).stream()
 
 def test_what_is_no_dataloaders_is_refused():
     for o in ([1],None,'dls',torch.zeros(3)):
