@@ -322,7 +322,8 @@ def dct_matrix(
     n_mfcc:int, # Coefficients kept
     n_mels:int, # Mel filters
     norm:str='ortho', # 'ortho', or None for scipy's unscaled transform
-    dtype=torch.float32, device='cpu' # Of the result
+    dtype=torch.float32, # Of the result
+    device='cpu' # Of the result
 )->Tensor: # (n_mfcc, n_mels)
     "Matrix of the type 2 cosine transform"
     if not 1<=n_mfcc<=n_mels: raise ValueError(f"n_mfcc: expected 1 to n_mels={n_mels}, got {n_mfcc}")
