@@ -8,6 +8,7 @@ __all__ = ['SpecFrontend', 'SpecStream']
 # %% ../nbs/65_frontend.ipynb #c808e27c
 import json,os
 from copy import deepcopy
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class SpecFrontend(nn.Module):
         if isinstance(sr, bool) or not isinstance(sr, int) or sr<1: raise ValueError(f"sr: expected a whole number of Hz above 0, got {sr!r}")
         if waveform_norm not in (None,'standard'): raise ValueError(f"waveform_norm: expected 'standard' or None, got {waveform_norm!r}")
         if not isinstance(to_spec, (AudioToSpec,AudioToMFCC)):
+            if not (is_dataclass(to_spec) or isinstance(to_spec, dict)): raise TypeError(f"to_spec: expected an AudioToSpec, an AudioToMFCC or a configuration of AudioConfig, got {type(to_spec).__name__}")
             to_spec = (AudioToMFCC if hasattr(to_spec, 'n_mfcc') or isinstance(to_spec, dict) and 'n_mfcc' in to_spec else AudioToSpec).from_cfg(to_spec)
         rate = to_spec.settings.get('sample_rate')
         if rate not in (None,sr): raise ValueError(f"sr: the spectrogram was made for {rate} Hz, got {sr}")
@@ -68,6 +70,7 @@ class SpecFrontend(nn.Module):
             s = SpecNormalize.from_stats(stats, axes=axes)
             mean,std,self.axes = s.mean,s.std,s.axes
         elif stats is not None:
+            if not isinstance(stats, (tuple,list)) or len(stats)!=2: raise TypeError(f"stats: expected a SpecStats, a SpecNormalize or (mean, std), got {stats!r}")
             s = SpecNormalize(*stats, axes=axes)
             mean,std,self.axes,stats = s.mean,s.std,s.axes,None
         self.register_buffer('mean', mean); self.register_buffer('std', std)
@@ -104,11 +107,14 @@ class SpecFrontend(nn.Module):
             if x.need_sr()!=self.sr: raise ValueError(f"x: this front end is made for {self.sr} Hz, got {x.sr} Hz")
             if self.waveform_norm and x.waveform_norm: raise ValueError(f"x: this front end normalizes waveforms itself, got one normalized already ({x.waveform_norm})")
             x,lengths = x.plain(),(x.lengths if lengths is None else lengths)
-        if x.ndim!=3: raise ValueError(f"x: expected (batch, channel, time), got shape {tuple(x.shape)}")
+        if not isinstance(x, Tensor): raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+        if x.ndim!=3 or x.shape[0]<1 or x.shape[1]<1: raise ValueError(f"x: expected (batch, channel, time), got shape {tuple(x.shape)}")
         if not x.is_floating_point(): raise TypeError(f"x: expected floating point samples, got {x.dtype}")
         if x.shape[-1]<self.least: raise ValueError(f"x: expected at least {self.least} samples, got {x.shape[-1]}")
         if lengths is not None:
             if self.foreign: raise ValueError(f"lengths: {type(self.pipe).__name__} knows nothing of padding; give clips of one length")
+            lengths = torch.as_tensor(lengths)
+            if lengths.is_floating_point(): raise TypeError(f"lengths: expected whole numbers, got {lengths.dtype}")
             if tuple(lengths.shape)!=(x.shape[0],): raise ValueError(f"lengths: expected shape ({x.shape[0]},), got {tuple(lengths.shape)}")
             if bool((lengths<self.least).any()) or bool((lengths>x.shape[-1]).any()): raise ValueError(f"lengths: expected {self.least} to {x.shape[-1]} samples, got {lengths.tolist()}")
         if self.mono and x.shape[1]!=1: x = x.mean(1, keepdim=True)
@@ -270,7 +276,8 @@ class SpecStream:
         if isinstance(chunk, AudioTensor):
             if chunk.need_sr()!=self.front.sr: raise ValueError(f"chunk: this front end is made for {self.front.sr} Hz, got {chunk.sr} Hz")
             chunk = chunk.plain()
-        if chunk.ndim!=3: raise ValueError(f"chunk: expected (batch, channel, time), got shape {tuple(chunk.shape)}")
+        if not isinstance(chunk, Tensor): raise TypeError(f"chunk: expected a tensor, got {type(chunk).__name__}")
+        if chunk.ndim!=3 or 0 in chunk.shape[:2]: raise ValueError(f"chunk: expected (batch, channel, time), got shape {tuple(chunk.shape)}")
         if not chunk.is_floating_point(): raise TypeError(f"chunk: expected floating point samples, got {chunk.dtype}")
         if self.front.mono and chunk.shape[1]!=1: chunk = chunk.mean(1, keepdim=True)
         if self.tail is not None and chunk.shape[:2]!=self.tail.shape[:2]: raise ValueError(f"chunk: expected batch and channels {tuple(self.tail.shape[:2])} as before, got {tuple(chunk.shape[:2])}")

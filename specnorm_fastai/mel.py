@@ -79,8 +79,8 @@ def _check_range(y, on_clip):
     level,site = _call_site()
     if warnings.filters is not _asked[0]: _asked[:] = warnings.filters,set()  # other filters: another chance to be heard
     if site in _asked[1]: return
-    _asked[1].add(site)
     warnings.warn(f"{msg}. Said once for {site[0]}:{site[1]}; on_clip='ignore' is silent", stacklevel=level)
+    _asked[1].add(site)  # not where the warning was made an error
 
 # %% ../nbs/15_mel.ipynb #c6e873ea
 def _float32(x):

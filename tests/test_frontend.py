@@ -334,7 +334,7 @@ def test_what_cannot_stream_says_why(f, what):
 
 def test_stream_errors():
     f,_ = made('VITS'); s = f.stream(); s(torch.zeros(2,1,100))
-    for bad,err,what in ((torch.zeros(3,1,100),ValueError,'batch and channels'),(torch.zeros(2,2,100),ValueError,'batch and channels'),(torch.zeros(2,100),ValueError,r'\(2, 100\)'),(torch.zeros(2,1,100).int(),TypeError,'int32'),(noise(2,1,100, sr=8000),ValueError,'made for 16000 Hz, got 8000')):
+    for bad,err,what in ((torch.zeros(3,1,100),ValueError,'batch and channels'),(torch.zeros(2,2,100),ValueError,'batch and channels'),(torch.zeros(2,100),ValueError,r'\(2, 100\)'),(torch.zeros(2,1,100).int(),TypeError,'int32'),(noise(2,1,100, sr=8000),ValueError,'made for 16000 Hz, got 8000'),([0.],TypeError,'list'),(torch.zeros(0,1,9),ValueError,'expected')):
         with pytest.raises(err, match='chunk: .*'+what): s(bad)
     with pytest.raises(ValueError, match=f'finish: expected at least {f.least} samples, got 100'): s.finish()
     with pytest.raises(ValueError, match='finish'): s.finish()
@@ -349,13 +349,13 @@ def test_a_bad_piece_does_not_change_a_stream():
 # ---- refused
 
 @pytest.mark.parametrize('x,error,what', [(lambda: torch.zeros(4000),ValueError,r'x: .*\(4000,\)'), (lambda: torch.zeros(1,4000),ValueError,r'x: .*\(1, 4000\)'), (lambda: torch.zeros(1,1,1,4000),ValueError,'x: expected'), (lambda: torch.zeros(1,1,4000).short(),TypeError,'x: .*int16'),
-    (lambda: torch.zeros(1,1,255),ValueError,'x: expected at least 256 samples, got 255'), (lambda: torch.zeros(1,1,0),ValueError,'x: expected at least'), (lambda: noise(1,1,4000, sr=8000),ValueError,'x: .*16000 Hz, got 8000 Hz'), (lambda: AudioTensor(torch.zeros(1,1,4000)),ValueError,'sample rate')])
+    (lambda: torch.zeros(1,1,255),ValueError,'x: expected at least 256 samples, got 255'), (lambda: torch.zeros(1,1,0),ValueError,'x: expected at least'), (lambda: torch.zeros(0,1,4000),ValueError,r'x: .*\(0, 1, 4000\)'), (lambda: torch.zeros(1,0,4000),ValueError,'x: '), (lambda: [0.],TypeError,'x: .*list'), (lambda: np.zeros((1,1,4000)),TypeError,'x: .*ndarray'), (lambda: noise(1,1,4000, sr=8000),ValueError,'x: .*16000 Hz, got 8000 Hz'), (lambda: AudioTensor(torch.zeros(1,1,4000)),ValueError,'sample rate')])
 def test_bad_samples_are_named(x, error, what):
     with pytest.raises(error, match=what): made('Mel')[0](x())
 
-@pytest.mark.parametrize('ln', [[4000],[4000,4001],[4000,255],[4000,-1],[[4000,4000]]])
+@pytest.mark.parametrize('ln', [[4000.,3000.],[4000],[4000,4001],[4000,255],[4000,-1],[[4000,4000]]])
 def test_bad_lengths_are_named(ln):
-    with pytest.raises(ValueError, match='lengths: expected'): made('Mel')[0](noise(2,1,4000).plain(), torch.tensor(ln))
+    with pytest.raises((ValueError,TypeError), match='lengths: expected'): made('Mel')[0](noise(2,1,4000).plain(), torch.tensor(ln))
 
 def test_a_waveform_is_not_normalized_twice():
     f,p = made('Mel','standard'); x = noise(2,1,4000)
@@ -367,6 +367,18 @@ def test_a_waveform_is_not_normalized_twice():
 def test_bad_arguments_are_named(kw, error, what):
     with pytest.raises(error, match=what): SpecFrontend(transform('Mel'), **{'sr':16000, **kw})
     with pytest.raises(ValueError, match='made for 16000 Hz, got 8000'): SpecFrontend(transform('Mel', sample_rate=16000), 8000)
+
+@pytest.mark.parametrize('o', [lambda x: x, nn.Conv1d(1, 1, 1), None, 'mel'])
+def test_what_makes_no_spectrogram_is_named(o):
+    with pytest.raises(TypeError, match='to_spec: expected'): SpecFrontend(o, 16000)
+
+@pytest.mark.parametrize('stats', [3., (1.,), 'stats.json', (1.,2.,3.)])
+def test_what_is_no_statistics_is_named(stats):
+    with pytest.raises(TypeError, match='stats: expected'): SpecFrontend(transform('Mel'), 16000, stats)
+
+def test_compiled_is_the_front_end():
+    torch._dynamo.reset(); f,_ = made('VITS','standard','frequency'); c = torch.compile(f, fullgraph=True, backend='aot_eager')
+    for n in (3000,4001): close(c(noise(2,1,n).plain()), f(noise(2,1,n)))
 
 def test_the_range_is_told_as_by_the_transform():
     f = SpecFrontend(CFGS['VITS'](), 16000); x = noise(1,1,4000).plain()*5
