@@ -19,9 +19,9 @@ from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram,AudioTensor,_name
-from .functional import (dct_matrix,gammatone_filters,gammatone_frequencies,linear_filters,linear_frequencies,mel_filters,mel_frequencies,
+from .functional import (_least,dct_matrix,gammatone_filters,gammatone_frequencies,linear_filters,linear_frequencies,mel_filters,mel_frequencies,
     n_frames,power_law,silent_frames,spectrogram,to_db)
-from .mel import _check_range,_float32,dynamic_range_compression_torch,dynamic_range_decompression_torch
+from .mel import _check_range,_mirror,_float32,dynamic_range_compression_torch,dynamic_range_decompression_torch
 
 # %% ../nbs/20_features.ipynb #c4a6982c
 _stft = dict(n_fft=400, win_length=None, hop_length=None, pad=0, window_fn=torch.hann_window, power=2., normalized=False, wkwargs=None,
@@ -29,6 +29,7 @@ _stft = dict(n_fft=400, win_length=None, hop_length=None, pad=0, window_fn=torch
 _mel = dict(sample_rate=None, f_min=0., f_max=None, n_mels=128, norm=None, mel_scale='htk')
 _db = dict(stype='power', top_db=None)
 _more = dict(filterbank=None, n_filters=64, compression=None, C=1., clip_val=1e-5, exponent=1/3, mirror=0, eps=0., on_clip='ignore')
+_band = dict(sample_rate=None, f_min=0., f_max=None)
 _mfcc = dict(sample_rate=None, n_mfcc=40, dct_type=2, norm='ortho', log_mels=False, melkwargs=None)
 
 def _config(name, doc, *groups, **over):
@@ -45,15 +46,18 @@ class AudioConfig:
     VITS = _config('VITS', "Log-mel spectrogram of magnitudes as of `mel_spectrogram_torch`: 80 Slaney bands", _stft, _mel, _more, dict(mel=True, to_db=False),
                    n_fft=1024, hop_length=256, power=1., center=False, mirror='same', eps=1e-6, n_mels=80, norm='slaney', mel_scale='slaney',
                    compression='log', on_clip='warn')
-    Gammatone = _config('Gammatone', "64 gammatone bands of power in dB, from 50 Hz", _stft, _db, _more, dict(mel=False, to_db=True, sample_rate=None, f_min=50., f_max=None),
-                        n_fft=1024, filterbank='gammatone')
-    LinearBands = _config('LinearBands', "64 linear bands of power in dB", _stft, _db, _more, dict(mel=False, to_db=True, sample_rate=None, f_min=0., f_max=None),
-                          n_fft=1024, filterbank='linear')
+    Gammatone = _config('Gammatone', "64 gammatone bands of power in dB, from 50 Hz", _stft, _db, _more, _band, dict(mel=False, to_db=True),
+                        n_fft=1024, filterbank='gammatone', f_min=50.)
+    LinearBands = _config('LinearBands', "64 linear bands of power in dB", _stft, _db, _more, _band, dict(mel=False, to_db=True), n_fft=1024, filterbank='linear')
 
-# %% ../nbs/20_features.ipynb #ce55bd18
-def _least(s):
+# %% ../nbs/20_features.ipynb #cc1595d4
+def _geometry(s):
+    "Where the frames stand: n_fft, hop_length, center, and the samples added to each end before all else"
+    return s['n_fft'],s['hop_length'],s['center'],s['pad']+s.get('mirror',0)
+
+def _need(s):
     "Samples that a clip must have"
-    return max(s['n_fft']-2*s['pad']-2*s.get('mirror',0), s.get('mirror',0)+1)
+    return _least(s['n_fft'], s['pad'], s.get('mirror',0))
 
 def _check_clip(audio, sample_rate, least=1, n_fft=None):
     "Raise where an item has no rate or another one, or is shorter than one window, naming it"
@@ -67,19 +71,20 @@ def _check_clip(audio, sample_rate, least=1, n_fft=None):
     n = audio.real_lengths
     if n.numel() and (n<least).any():
         i = int((n<least).flatten().nonzero()[0]) if n.ndim else None
-        raise ValueError(f"{_name(audio, i)} is shorter than one window: {int(n.flatten()[i or 0])} samples, n_fft is {n_fft}, so that {least} are needed. Leave it out, or use a smaller n_fft")
+        raise ValueError(f"{_name(audio, i)} is shorter than one window: {int(n.flatten()[i or 0])} samples, n_fft is {n_fft}, so that {least} are needed. "
+                         "Leave it out, or use a smaller n_fft")
 
 def _silent(audio, s):
     "Which frames are silent in all channels"
+    n_fft,hop,center,pad = _geometry(s)
     with torch.no_grad():
-        return silent_frames(audio.plain().detach(), *(s[k] for k in ('n_fft','win_length','hop_length','center')), s['pad']+s.get('mirror',0),
-                             lengths=None if audio.lengths is None else audio.lengths[...,None]).all(-2)
+        return silent_frames(audio.plain().detach(), n_fft, s['win_length'], hop, center, pad, None if audio.lengths is None else audio.lengths[...,None]).all(-2)
 
 def _spectra(pipe, audio, s, sample_rate):
     "What a pipe makes of the samples, the real frames of each item, and which frames are silent"
-    _check_clip(audio, sample_rate, _least(s), s['n_fft'])
+    _check_clip(audio, sample_rate, _need(s), s['n_fft'])
     if audio.waveform_norm is None: _check_range(audio.plain(), s.get('on_clip', 'ignore'))  # normalized audio always exceeds 1
-    ln = None if audio.lengths is None else n_frames(audio.lengths, s['n_fft'], s['hop_length'], s['center'], s['pad']+s.get('mirror',0))
+    ln = None if audio.lengths is None else n_frames(audio.lengths, *_geometry(s))
     with _float32(audio): x = pipe(audio.plain(), audio.sr, audio.lengths)  # power spans more than half precision holds
     return x,ln,_silent(audio, s)
 
@@ -110,27 +115,29 @@ class _SpecPipe(nn.Module):
     "Waveform -> spectrum -> bands -> dB or log, by its settings; stateless, so one serves any rate and device"
     exact = False  # float64 FFTs, whatever the settings?
     def __init__(self, **settings): super().__init__(); self.settings = settings
+    @property
+    def _all(self): return {**_more, **self.settings}
     def forward(self, x, sr, lengths=None):
-        s = self.settings
+        s = self._all
         if lengths is not None: lengths = lengths[...,None]  # one for all channels of an item
-        exact = (self.exact or s['to_db'] and not s['mel'] or s.get('eps')) and x.dtype!=torch.float64 and x.device.type=='cpu'
-        z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s.get('mirror',0), eps=s.get('eps',0.))
+        exact = (self.exact or s['to_db'] and not s['mel'] or s['eps']) and x.dtype!=torch.float64 and x.device.type=='cpu'
+        z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s['mirror'], eps=s['eps'])
         return self.compressed(self.bands(z.float() if exact else z, sr))
     def filters(self, sr, dtype=torch.float32, device='cpu'):
         "The filters' matrix, or None"
-        s,kw = self.settings,dict(dtype=dtype, device=device)
+        s,kw = self._all,dict(dtype=dtype, device=device)
         if s['mel']: return mel_filters(sr, *(s[k] for k in ('n_fft','n_mels','f_min','f_max','norm','mel_scale')), **kw)
-        args = [s[k] for k in ('n_fft','n_filters','f_min','f_max')] if s.get('filterbank') else None
-        if s.get('filterbank')=='gammatone': return gammatone_filters(sr, *args, power=s['power'], **kw)
-        if s.get('filterbank')=='linear': return linear_filters(sr, *args, **kw)
+        if s['filterbank'] is None: return
+        args = sr,*(s[k] for k in ('n_fft','n_filters','f_min','f_max'))
+        return gammatone_filters(*args, power=s['power'], **kw) if s['filterbank']=='gammatone' else linear_filters(*args, **kw)
     def bands(self, z, sr):
         fb = self.filters(sr, z.dtype, z.device)
         return z if fb is None else fb@z
     def compressed(self, x):
-        s = self.settings
+        s = self._all
         if s['to_db']: return to_db(x, 10. if s['stype']=='power' else 20., top_db=s['top_db'])
-        if s.get('compression')=='log': return dynamic_range_compression_torch(x, s.get('C',1.), s.get('clip_val',1e-5))
-        return power_law(x, s.get('exponent',1/3)) if s.get('compression')=='power_law' else x
+        if s['compression']=='log': return dynamic_range_compression_torch(x, s['C'], s['clip_val'])
+        return power_law(x, s['exponent']) if s['compression']=='power_law' else x
     def extra_repr(self): return ', '.join(f'{k}={v!r}' for k,v in self.settings.items())
 
 # %% ../nbs/20_features.ipynb #cb87f9cb
@@ -142,20 +149,28 @@ class AudioToSpec(Transform):
         pipe:nn.Module, # Waveform to spectrogram: made by `from_cfg`, or any module of (batch, channel, time), see below
         settings:dict=None # Settings of the spectrograms; None: those that can be read off `pipe`
     ):
-        if not isinstance(pipe, nn.Module): raise TypeError(f"pipe: expected an nn.Module, got {type(pipe).__name__}; AudioToSpec.from_cfg(...) takes a configuration")
+        if not isinstance(pipe, nn.Module):
+            raise TypeError(f"pipe: expected an nn.Module, got {type(pipe).__name__}; AudioToSpec.from_cfg(...) takes a configuration")
         self.pipe,self.foreign = pipe,not isinstance(pipe, _SpecPipe)
         self.settings = _read_settings(pipe) if settings is None and self.foreign else dict(pipe.settings if settings is None else settings)
 
     @classmethod
     def from_cfg(cls, audio_cfg): # A configuration of `AudioConfig`, or a dict with its fields
         "The transform of a configuration"
+        if isinstance(audio_cfg, nn.Module): raise TypeError(f"audio_cfg: expected a configuration, got a module; AudioToSpec({type(audio_cfg).__name__}(...)) takes one")
+        if not isinstance(audio_cfg, dict) and not is_dataclass(audio_cfg): raise TypeError(f"audio_cfg: expected one of AudioConfig or a dict, got {type(audio_cfg).__name__}")
         cfg = {f.name:getattr(audio_cfg, f.name) for f in fields(audio_cfg)} if is_dataclass(audio_cfg) else dict(audio_cfg)
         if 'n_mfcc' in cfg: raise ValueError("audio_cfg: this is a configuration of AudioToMFCC")
-        return SpectrogramTransformer(mel=cfg.pop('mel', not cfg.get('filterbank')), to_db=cfg.pop('to_db', not cfg.get('compression')))(**cfg)
+        mel,to_db = cfg.pop('mel', not cfg.get('filterbank')),cfg.pop('to_db', not cfg.get('compression'))
+        if is_dataclass(audio_cfg):  # a field that nobody set need not play a part
+            known = _known(mel, cfg.get('filterbank'))
+            cfg = {k:v for k,v in cfg.items() if k in known or v!=getattr(type(audio_cfg), k, None)}
+        return SpectrogramTransformer(mel=mel, to_db=to_db)(**cfg)
 
     def encodes(self, audio:AudioTensor):
         s = self.settings
-        x,ln,silent,freqs = _of_module(self.pipe, audio, s) if self.foreign else (*_spectra(self.pipe, audio, s, s.get('sample_rate')), _row_freqs(s, audio.sr))
+        if self.foreign: x,ln,silent,freqs = _of_module(self.pipe, audio, s)
+        else: x,ln,silent,freqs = *_spectra(self.pipe, audio, s, s.get('sample_rate')),_row_freqs(s, audio.sr)
         out = {k:_as_name(v) for k,v in s.items() if k!='on_clip'}
         out.update(sr=audio.sr, nchannels=audio.nchannels, waveform_norm=audio.waveform_norm)
         if s.get('mel') or s.get('filterbank'): out['sample_rate'] = audio.sr
@@ -171,19 +186,25 @@ class AudioToSpec(Transform):
         bands = f", n_mels={s['n_mels']}" if s['mel'] else f", n_filters={s['n_filters']}" if kind else ''
         return f"AudioToSpec -- {kind+' ' if kind else ''}{unit}, n_fft={s['n_fft']}, hop_length={s['hop_length']}{bands}"
 
-def _check_more(s, mel, to_db):
-    "Raise where settings cannot be, or exclude each other; 'same' becomes a number"
-    for k,ok in (('filterbank',(None,'gammatone','linear')), ('compression',(None,'log','power_law')), ('on_clip',('warn','raise','ignore'))):
-        if s.get(k) not in ok and k in s: raise ValueError(f"{k}: expected one of {list(ok)}, got {s[k]!r}")
-    if s.get('filterbank') and mel: raise ValueError(f"filterbank: expected None where mel=True, got {s['filterbank']!r}")
-    if s.get('compression') and to_db: raise ValueError(f"compression: expected None where to_db=True, got {s['compression']!r}")
-    if s.get('mirror')=='same':
-        if s['hop_length']>s['n_fft']: raise ValueError(f"hop_length: expected at most n_fft={s['n_fft']} for mirror='same', got {s['hop_length']}")
-        s['mirror'] = (s['n_fft']-s['hop_length'])//2
-    if isinstance(m:=s.get('mirror',0), bool) or not isinstance(m, int) or m<0: raise ValueError(f"mirror: expected 'same' or a whole number of samples, got {m!r}")
-    if s.get('eps',0.)<0: raise ValueError(f"eps: expected 0 or more, got {s['eps']!r}")
-    if s.get('compression')=='log' and not (s.get('clip_val',1e-5)>0 and s.get('C',1.)>0): raise ValueError(f"clip_val, C: expected above 0, got {s.get('clip_val')!r} and {s.get('C')!r}")
-    if s.get('compression')=='power_law' and not 0<s.get('exponent',1/3)<=1: raise ValueError(f"exponent: expected above 0 and at most 1, got {s['exponent']!r}")
+def _known(mel, filterbank):
+    "Settings that a spectrogram may have, with their defaults"
+    return {**_stft, 'n_fft':1024, **(_mel if mel else {}), **_db, **_more, **(_band if filterbank and not mel else {})}
+
+def _whole(s, k, least):
+    if isinstance(s[k], bool) or not isinstance(s[k], (int,np.integer)) or s[k]<least: raise ValueError(f"{k}: expected a whole number of at least {least}, got {s[k]!r}")
+
+def _check_settings(s, mel, to_db):
+    "Raise where settings cannot be, or exclude each other"
+    for k,least in (('n_fft',1),('win_length',1),('hop_length',1),('mirror',0)): _whole(s, k, least)
+    for k,ok in (('stype',('power','magnitude')), ('filterbank',(None,'gammatone','linear')), ('compression',(None,'log','power_law')), ('on_clip',('warn','raise','ignore'))):
+        if s[k] not in ok: raise ValueError(f"{k}: expected one of {list(ok)}, got {s[k]!r}")
+    if s['win_length']>s['n_fft']: raise ValueError(f"win_length: expected at most n_fft={s['n_fft']}, got {s['win_length']}")
+    if (mel or s['filterbank']) and not s['onesided']: raise ValueError("onesided: expected True where there are filters, got False")
+    if mel and s['filterbank']: raise ValueError(f"filterbank: expected None where mel=True, got {s['filterbank']!r}")
+    if to_db and s['compression']: raise ValueError(f"compression: expected None where to_db=True, got {s['compression']!r}")
+    if s['eps']<0: raise ValueError(f"eps: expected 0 or more, got {s['eps']!r}")
+    if not (s['clip_val']>0 and s['C']>0): raise ValueError(f"clip_val, C: expected above 0, got {s['clip_val']!r} and {s['C']!r}")
+    if not 0<s['exponent']<=1: raise ValueError(f"exponent: expected above 0 and at most 1, got {s['exponent']!r}")
 
 def SpectrogramTransformer(
     mel:bool=True, # Mel bands?
@@ -191,25 +212,20 @@ def SpectrogramTransformer(
 ): # A function of the settings of `AudioConfig.BasicSpectrogram` or `BasicMelSpectrogram`
     "A factory of `AudioToSpec` transforms"
     base = {**_stft, 'n_fft':1024, **(_mel if mel else {}), **_db}
-    bank = dict(sample_rate=None, f_min=0., f_max=None)
     def _inner(**kwargs):
-        known = {**base, **_more, **(bank if kwargs.get('filterbank') else {})}
+        known = _known(mel, kwargs.get('filterbank'))
         for k in set(kwargs)-set(known): warnings.warn(f"{k}: ignored, no setting of this spectrogram; the settings are {sorted(known)}")
-        given = {k:v for k,v in kwargs.items() if k in known}
-        s = {**base, **({k:known[k] for k in ('n_filters',*bank)} if kwargs.get('filterbank') else {}), **given}
+        s = {**known, **{k:v for k,v in kwargs.items() if k in known}}
         s['n_fft'] = base['n_fft'] if s['n_fft'] is None else s['n_fft']
         s['win_length'] = s['win_length'] or s['n_fft']
         s['hop_length'] = s['hop_length'] or s['win_length']//2
-        for k in ('n_fft','win_length','hop_length'):
-            if not isinstance(s[k], int) or s[k]<1: raise ValueError(f"{k}: expected a whole number above 0, got {s[k]!r}")
-        if s['win_length']>s['n_fft']: raise ValueError(f"win_length: expected at most n_fft={s['n_fft']}, got {s['win_length']}")
-        if s['stype'] not in ('power','magnitude'): raise ValueError(f"stype: expected 'power' or 'magnitude', got {s['stype']!r}")
-        if (mel or s.get('filterbank')) and not s['onesided']: raise ValueError("onesided: expected True where there are filters, got False")
-        _check_more(s, mel, to_db)
-        unused = {'n_filters':s.get('filterbank') is None, 'C':s.get('compression')!='log', 'clip_val':s.get('compression')!='log',
-                  'exponent':s.get('compression')!='power_law', 'stype':not to_db, 'top_db':not to_db}
-        keep = lambda k: k in base or not unused.get(k) and (k in ('n_filters','C','clip_val','exponent',*bank) or s[k]!=_more[k])
-        s = dict(mel=bool(mel), to_db=bool(to_db), **{k:v for k,v in s.items() if keep(k)})
+        if s['mirror']=='same':
+            if s['hop_length']>s['n_fft']: raise ValueError(f"hop_length: expected at most n_fft={s['n_fft']} for mirror='same', got {s['hop_length']}")
+            s['mirror'] = _mirror(s['n_fft'], s['hop_length'])
+        _check_settings(s, mel, to_db)
+        plays = [*base, *(k for k in ('filterbank','compression','mirror','eps','on_clip') if s[k]!=_more[k]),
+                 *(('n_filters',*_band) if s['filterbank'] else ()), *{'log':('C','clip_val'), 'power_law':('exponent',)}.get(s['compression'], ())]
+        s = dict(mel=bool(mel), to_db=bool(to_db), **{k:s[k] for k in plays})
         return AudioToSpec(_SpecPipe(**s), s)
     _inner.__signature__ = Signature([Parameter(k, Parameter.KEYWORD_ONLY, default=v) for k,v in base.items()])
     return _inner
@@ -256,8 +272,9 @@ class DynamicRangeCompression(Transform):
         res = retain_meta(x, AudioSpectrogram(dynamic_range_decompression_torch(x.plain(), self.C)))
         return res.with_settings(compression=None, C=None, clip_val=None, units=None)
 
-# %% ../nbs/20_features.ipynb #ca35f82c
-def _plain_attributes(m): return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
+# %% ../nbs/20_features.ipynb #c9abb3ed
+def _plain_attributes(m):
+    return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
 
 _passing = ('training','num_samples')  # nnAudio notes the length of what it saw last
 
@@ -274,7 +291,8 @@ def _digest(module):
     "What a module is made of, in a few characters: classes, attributes and buffers, not parameters, which training changes"
     import hashlib
     d = hashlib.sha256()
-    for n,m in module.named_modules(): d.update(repr((n, type(m).__name__, {k:_state(v) for k,v in sorted(vars(m).items()) if not k.startswith('_') and k not in _passing})).encode())
+    for n,m in module.named_modules():
+        d.update(repr((n, type(m).__name__, {k:_state(v) for k,v in sorted(vars(m).items()) if not k.startswith('_') and k not in _passing})).encode())
     for n,b in module.named_buffers(): d.update(n.encode()+_state(b))
     return d.hexdigest()[:12]
 
@@ -304,7 +322,8 @@ def _run_module(pipe, x):
     x = (x.reshape(b*c,1,n) if alone else x).to(dtype)
     y = pipe(x)
     if isinstance(y, TensorBase): y = y.as_subclass(torch.Tensor)
-    if isinstance(y, torch.Tensor) and y.ndim==3 and any(type(m).__name__=='AmplitudeToDB' and m.top_db is not None for m in pipe.modules()) and x.shape[0]>1:
+    couples = any(type(m).__name__=='AmplitudeToDB' and m.top_db is not None for m in pipe.modules())
+    if couples and isinstance(y, torch.Tensor) and y.ndim==3 and x.shape[0]>1:
         y = torch.cat([pipe(o[None]) for o in x])  # torchaudio takes the loudest point of a stack of three dims for that of one clip
     want = "(batch, channel, freq, frame), or (batch, freq, frame) for one channel"
     what = f"pipe: expected {type(pipe).__name__} to give {want}, of real numbers, for samples {tuple(x.shape)}; it gave "
@@ -323,13 +342,13 @@ def _of_module(pipe, audio, s):
     if item: x = x[None]
     ns = audio.real_lengths.reshape(-1).tolist()
     with _float32(x):
-        parts = {n:_run_module(pipe, x[[i for i,m in enumerate(ns) if m==n],:,:n]) for n in sorted(set(ns), reverse=True)}
-        first = next(iter(parts.values()))
-        y = first if len(parts)==1 else first.new_empty(len(ns), *first.shape[1:])
-        if len(parts)>1:
-            with torch.no_grad(): rest = _run_module(pipe, torch.zeros_like(x[:1]))[...,-1:]
-            rest = torch.where(rest.isfinite(), rest, first.detach().amin())
-            y = torch.stack([torch.cat([p, rest[0].expand(*p.shape[:-1], first.shape[-1]-p.shape[-1])], -1) for p in (parts[n][sum(m==n for m in ns[:i])] for i,n in enumerate(ns))])
+        parts = {n:_run_module(pipe, x[[i for i,m in enumerate(ns) if m==n],:,:n]) for n in set(ns)}
+        if set(ns)=={x.shape[-1]}: y = parts[x.shape[-1]]
+        else:
+            with torch.no_grad(): empty = _run_module(pipe, torch.zeros_like(x[:1]))[0]  # as wide as the padded batch
+            rest = torch.where(empty[...,-1:].isfinite(), empty[...,-1:], min(p.detach().amin() for p in parts.values()))
+            items = {n:iter(p) for n,p in parts.items()}
+            y = torch.stack([torch.cat([p, rest.expand(*p.shape[:-1], empty.shape[-1]-p.shape[-1])], -1) for n in ns for p in [next(items[n])]])
     frames = [parts[n].shape[-1] for n in ns]
     geometry = [s.get(k, d) for k,d in (('n_fft',None),('hop_length',None),('center',True),('pad',0))]
     known = None not in geometry and all(f==n_frames(n, *geometry) for n,f in zip(ns,frames))
@@ -338,7 +357,8 @@ def _of_module(pipe, audio, s):
     return y[0] if item else y,ln,silent,_freqs_of_module(s, audio.sr, y.shape[-2])
 
 def _freqs_of_module(s, sr, rows):
-    if s.get('mel') and s.get('n_mels')==rows and s.get('n_fft') and s.get('mel_scale') in ('htk','slaney'): return _freqs('mel', sr, s['n_fft'], rows, s.get('f_min') or 0., s.get('f_max'), s['mel_scale'])
+    if s.get('mel') and s.get('n_mels')==rows and s.get('n_fft') and s.get('mel_scale') in ('htk','slaney'):
+        return _freqs('mel', sr, s['n_fft'], rows, s.get('f_min') or 0., s.get('f_max'), s['mel_scale'])
     if not s.get('mel') and 'n_mfcc' not in s and s.get('n_fft') and rows==s['n_fft']//2+1: return _freqs(None, sr, s['n_fft'])
 
 # %% ../nbs/20_features.ipynb #c391ba20
@@ -360,6 +380,7 @@ class AudioToMFCC(Transform):
         log_mels:bool=False, # Natural logarithm instead of dB
         melkwargs:dict=None # Settings of `AudioConfig.BasicMelSpectrogram`
     ):
+        if isinstance(sample_rate, nn.Module): raise TypeError(f"sample_rate: expected Hz, got a module; AudioToSpec({type(sample_rate).__name__}(...)) takes one")
         if dct_type!=2: raise ValueError(f"dct_type: expected 2, got {dct_type}")
         mel = SpectrogramTransformer(mel=True, to_db=False)(**{'n_fft':400, **(melkwargs or {})})
         dct_matrix(n_mfcc, mel.settings['n_mels'], norm)

@@ -45,7 +45,7 @@ def _constant(cache, name):
 # %% ../nbs/10_functional.ipynb #c07b0fcc
 def n_frames(
     n, # Samples: int or integer tensor
-    n_fft:int, # Window in samples, zero-padded to this
+    n_fft:int, # Points of the FFT, in samples
     hop_length:int, # Samples between frames
     center:bool=True, # Are the ends padded by half a window?
     pad:int=0 # Samples added to each end before all else
@@ -63,8 +63,10 @@ def extend(
     mode:str='reflect' # 'reflect', 'constant' (zeros), 'replicate' or 'circular'
 )->Tensor: # (..., time + 2*pad)
     "Extend each item on both sides, at its own end"
+    if mode not in (modes:=('reflect','constant','replicate','circular')): raise ValueError(f"mode: expected one of {list(modes)}, got {mode!r}")
     if pad==0 and lengths is None: return x
     n = x.shape[-1]
+    if mode=='reflect' and n<=pad: raise ValueError(f"x: expected more than pad={pad} samples to reflect, got {n}")
     if lengths is None or mode=='constant' and pad==0 or bool((lengths>=n).all()):
         if mode=='constant' or pad==0: return F.pad(x, (pad,pad))
         return F.pad(x.reshape(1,-1,n), (pad,pad), mode=mode).reshape(*x.shape[:-1], n+2*pad)
@@ -75,8 +77,7 @@ def extend(
     if   mode=='reflect':   j = torch.where(i.abs()>=ln, 2*(ln-1)-i.abs(), i.abs())
     elif mode=='replicate': j = torch.minimum(i.clamp(min=0), ln-1)
     elif mode=='circular':  j = i%ln.clamp(min=1)
-    elif mode=='constant':  j,near = i,inside
-    else: raise ValueError(f"mode: expected 'reflect', 'constant', 'replicate' or 'circular', got {mode!r}")
+    else: j,near = i,inside
     return x.gather(-1, j.clamp(0,n-1)).masked_fill(~near, 0.)
 
 # %% ../nbs/10_functional.ipynb #c68efdd3
@@ -84,6 +85,10 @@ def _make_window(fn, win_length, wkwargs, dtype, device):
     own = dict(dtype=dtype, device='cpu') if getattr(torch, getattr(fn, '__name__', ''), None) is fn else {}  # torch's defaults may be others when it is used again
     return fn(win_length, **{**own, **dict(wkwargs)}).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
+
+def _least(n_fft, pad=0, mirror=0):
+    "Samples that a clip must have to fill a window"
+    return max(n_fft-2*pad-2*mirror, mirror+1)
 
 def _extended(x, n_fft, pad=0, center=True, pad_mode='reflect', mirror=0, lengths=None):
     "The samples that the windows of `spectrogram` slide over"
@@ -102,9 +107,9 @@ def spectrogram(
     normalized:bool=False, # Divide by the window's Euclidean norm?
     wkwargs:dict=None, # Arguments for `window_fn`
     center:bool=True, # Extend both ends by half a window?
-    pad_mode:str='reflect', # How they are extended
+    pad_mode:str='reflect', # How they are extended: a mode of `extend`
     onesided:bool=True, # Only the n_fft//2+1 frequencies that a real signal needs?
-    lengths:Tensor=None, # Real samples of each item, broadcasts against the dims of `x` before time
+    lengths:Tensor=None, # Real samples of each item, broadcasts against the dims of `x` before time; None: all
     mirror:int=0, # Samples mirrored at each end, before `pad` and `center`
     eps:float=0. # Added to the power, before any root of it
 )->Tensor: # (..., freq, frame), in input units to the power
@@ -114,6 +119,8 @@ def spectrogram(
     if power is None or power<=0: raise ValueError(f"power: expected a number above 0, got {power!r}")
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     x = x.to(dtype)
+    if not center and x.shape[-1]<n_fft-2*(pad+mirror):
+        raise ValueError(f"x: expected at least {n_fft-2*(pad+mirror)} samples for n_fft={n_fft}, got {x.shape[-1]}")
     window = _window(window_fn, win_length, tuple((wkwargs or {}).items()), dtype, x.device)
     n_real = lengths
     if lengths is not None: x = x.masked_fill(torch.arange(x.shape[-1], device=x.device)>=lengths.to(x.device)[...,None], 0.)
@@ -164,14 +171,17 @@ def _check_band(sr, n_filters, f_min, f_max, name='n_filters'):
     "The upper frequency; raise where a band or a number of filters cannot be"
     top = sr/2 if f_max is None else f_max
     if not 0<=f_min<min(top,sr/2):
-        raise ValueError(f"f_min, f_max: expected 0 <= f_min < f_max, and f_min below {sr/2:g} (half the sample rate {sr}), got {f_min} and {top}")
-    if isinstance(n_filters, bool) or not isinstance(n_filters, (int,np.integer)) or n_filters<1: raise ValueError(f"{name}: expected a whole number above 0, got {n_filters!r}")
+        raise ValueError(f"f_min, f_max: expected 0 <= f_min < f_max, and f_min below {sr/2:g} (half the sample rate {sr}), "
+                         f"got {f_min} and {top}")
+    if isinstance(n_filters, bool) or not isinstance(n_filters, (int,np.integer)) or n_filters<1:
+        raise ValueError(f"{name}: expected a whole number above 0, got {n_filters!r}")
     return top
 
 def _warn_empty(fb, what, sr, n_fft, top):
     if not (n:=int((fb.max(1)==0).sum())): return
     why = f"f_max={top:g} is above {sr/2:g} Hz, half the sample rate" if top>sr/2 else "Fewer filters or a larger n_fft mends it"
-    warnings.warn(f"{n} of {len(fb)} {what} filters hold no frequency of an FFT of {n_fft} points at {sr} Hz: these rows are constant. {why}", stacklevel=2)
+    warnings.warn(f"{n} of {len(fb)} {what} filters hold no frequency of an FFT of {n_fft} points at {sr} Hz: these rows are constant. {why}",
+                  stacklevel=2)
 
 def _make_mel(sr, n_fft, n_mels, f_min, f_max, norm, mel_scale, dtype, device):
     import librosa
@@ -283,6 +293,7 @@ def to_db(
     top_db:float=None # Floor this far below each item's maximum; None: no such floor
 )->Tensor: # Like `x`, in dB
     "Decibels: `multiplier * log10(max(x, amin) / max(ref, amin))`"
+    if not (amin>0 and ref>0): raise ValueError(f"amin, ref: expected above 0, got {amin!r} and {ref!r}")
     x = multiplier*torch.log10(x.clamp(min=amin)) - multiplier*math.log10(max(ref, amin))
     if top_db is None: return x
     if top_db<0: raise ValueError(f"top_db: expected 0 or more, or None, got {top_db}")
@@ -355,8 +366,9 @@ def denormalize(
     m,s = _stats_like(x, mean, std)
     return (x*s+m).to(x.dtype)
 
-# %% ../nbs/10_functional.ipynb #c920c21c
-def _over_std(y, var, flat): return torch.where(flat, 0., y/torch.where(flat, 1., var).sqrt())  # a root of 0 has no finite gradient, nor what is left out
+# %% ../nbs/10_functional.ipynb #cefad416
+def _over_std(y, var, flat):
+    return torch.where(flat, 0., y/torch.where(flat, 1., var).sqrt())  # a root of 0 has no finite gradient, nor what is left out
 
 def standardize(
     x:Tensor, # Waveform, (..., time)

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .functional import _mel_filters,_window,mel_filters,spectrogram
+from .functional import _least,_mel_filters,_window,mel_filters,spectrogram
 
 # %% ../nbs/15_mel.ipynb #c935283f
 MAX_WAV_VALUE = 32768.0
 
 def _floating(x, name):
     if not isinstance(x, Tensor): raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-    if not x.is_floating_point(): raise TypeError(f"{name}: expected floating point values, got {x.dtype}" + (f"; 16-bit samples are divided by MAX_WAV_VALUE={MAX_WAV_VALUE:g}" if name=='y' else ''))
+    if not x.is_floating_point():
+        hint = f"; 16-bit samples are divided by MAX_WAV_VALUE={MAX_WAV_VALUE:g}" if name=='y' else ''
+        raise TypeError(f"{name}: expected floating point values, got {x.dtype}{hint}")
 
 def dynamic_range_compression_torch(
     x:Tensor, # Magnitudes, any shape
@@ -82,15 +84,19 @@ def _check_range(y, on_clip):
     warnings.warn(f"{msg}. Said once for {site[0]}:{site[1]}; on_clip='ignore' is silent", stacklevel=level)
     _asked[1].add(site)  # not where the warning was made an error
 
-# %% ../nbs/15_mel.ipynb #c6e873ea
+# %% ../nbs/15_mel.ipynb #c2697763
+def _mirror(n_fft, hop):
+    "Samples mirrored at each end, so that there is one frame for each whole hop"
+    return (n_fft-hop)//2
+
 def _float32(x):
     "Autocast switched off, where the device knows it"
     return nullcontext() if x.device.type=='meta' else torch.autocast(x.device.type, enabled=False)
 
 def spectrogram_torch(
-    y:Tensor, # Waveform, (time,), (batch, time) or (batch, channel, time), in [-1, 1]
+    y:Tensor, # Waveform, (time,), (batch, time) or (batch, channel, time), in [-1, 1]; or an `AudioTensor`
     n_fft:int, # Points of the FFT
-    sampling_rate:int, # In Hz; not used, kept for the sake of existing calls
+    sampling_rate:int, # In Hz; only compared with that of an `AudioTensor`
     hop_size:int, # Samples between frames, at most `n_fft`
     win_size:int, # Hann window in samples, at most `n_fft`
     center:bool=False, # Extend both ends by another half window?
@@ -101,8 +107,11 @@ def spectrogram_torch(
     if not 1<=y.ndim<=3: raise ValueError(f"y: expected (time,), (batch, time) or (batch, channel, time), got shape {tuple(y.shape)}")
     if not 1<=hop_size<=n_fft: raise ValueError(f"hop_size: expected 1 to n_fft={n_fft}, got {hop_size}")
     if not 1<=win_size<=n_fft: raise ValueError(f"win_size: expected 1 to n_fft={n_fft}, got {win_size}")
-    mirror = (n_fft-hop_size)//2
-    if y.shape[-1]<(least:=max(mirror+1, n_fft-2*mirror)): raise ValueError(f"y: expected at least {least} samples for n_fft={n_fft} and hop_size={hop_size}, got {y.shape[-1]}")
+    mirror = _mirror(n_fft, hop_size)
+    if y.shape[-1]<(least:=_least(n_fft, mirror=mirror)): 
+        raise ValueError(f"y: expected at least {least} samples for n_fft={n_fft} and hop_size={hop_size}, got {y.shape[-1]}")
+    if getattr(y, 'sr', sampling_rate)!=sampling_rate and y.sr is not None: raise ValueError(f"sampling_rate: the AudioTensor has {y.sr} Hz, got {sampling_rate}")
+    if hasattr(y, 'plain'): y = y.plain()  # what comes out is no waveform
     _check_range(y, on_clip)
     exact = y.dtype!=torch.float64 and y.device.type=='cpu'  # two float32 FFTs differ by up to 1e-4 in quiet mel bands
     with _float32(y):
