@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AudioConfig', 'AudioToSpec', 'SpectrogramTransformer', 'DynamicRangeCompression', 'AudioToMFCC']
 
-# %% ../nbs/20_features.ipynb #c13062bb
-import warnings
+# %% ../nbs/20_features.ipynb #c4616704
+import functools,hashlib,inspect,types,warnings
 from dataclasses import asdict,fields,is_dataclass,make_dataclass
 from functools import lru_cache
 from inspect import Parameter,Signature
@@ -89,13 +89,12 @@ def _spectra(pipe, audio, s, sample_rate):
     return x,ln,_silent(audio, s)
 
 @lru_cache(maxsize=64)
-def _fn_name(f):
+def _fn_name(f, wkwargs=()):
     "A window function of torch by its name; another one by what it makes too, since two may have one name"
-    import hashlib
     name = getattr(f, '__name__', None) or type(f).__name__
     if getattr(torch, name, None) is f: return name
-    return f"{name}#{hashlib.sha256(f(64).double().cpu().numpy().tobytes()).hexdigest()[:8]}"
-def _as_name(v): return _fn_name(v) if callable(v) else v
+    return f"{name}#{hashlib.sha256(torch.as_tensor(f(64, **dict(wkwargs))).double().cpu().numpy().tobytes()).hexdigest()[:8]}"
+def _plain_settings(s): return {k:_fn_name(v, tuple((s.get('wkwargs') or {}).items())) if callable(v) else v for k,v in s.items() if k!='on_clip'}
 
 @lru_cache(maxsize=64)
 def _freqs(kind, sr, n_fft, n=None, f_min=None, f_max=None, mel_scale=None):
@@ -151,7 +150,7 @@ class AudioToSpec(Transform):
     ):
         if not isinstance(pipe, nn.Module):
             raise TypeError(f"pipe: expected an nn.Module, got {type(pipe).__name__}; AudioToSpec.from_cfg(...) takes a configuration")
-        self.pipe,self.foreign = pipe,not isinstance(pipe, _SpecPipe)
+        self.pipe,self.foreign = pipe.eval(),not isinstance(pipe, _SpecPipe)
         self.settings = _read_settings(pipe) if settings is None and self.foreign else dict(pipe.settings if settings is None else settings)
 
     @classmethod
@@ -171,7 +170,7 @@ class AudioToSpec(Transform):
         s = self.settings
         if self.foreign: x,ln,silent,freqs = _of_module(self.pipe, audio, s)
         else: x,ln,silent,freqs = *_spectra(self.pipe, audio, s, s.get('sample_rate')),_row_freqs(s, audio.sr)
-        out = {k:_as_name(v) for k,v in s.items() if k!='on_clip'}
+        out = _plain_settings(s)
         out.update(sr=audio.sr, nchannels=audio.nchannels, waveform_norm=audio.waveform_norm)
         if s.get('mel') or s.get('filterbank'): out['sample_rate'] = audio.sr
         if c:=s.get('compression'): out['units'] = _units[c]
@@ -202,6 +201,7 @@ def _check_settings(s, mel, to_db):
     if (mel or s['filterbank']) and not s['onesided']: raise ValueError("onesided: expected True where there are filters, got False")
     if mel and s['filterbank']: raise ValueError(f"filterbank: expected None where mel=True, got {s['filterbank']!r}")
     if to_db and s['compression']: raise ValueError(f"compression: expected None where to_db=True, got {s['compression']!r}")
+    if s['normalized'] not in (True,False): raise ValueError(f"normalized: expected True (by the window) or False, got {s['normalized']!r}")
     if s['eps']<0: raise ValueError(f"eps: expected 0 or more, got {s['eps']!r}")
     if not (s['clip_val']>0 and s['C']>0): raise ValueError(f"clip_val, C: expected above 0, got {s['clip_val']!r} and {s['C']!r}")
     if not 0<s['exponent']<=1: raise ValueError(f"exponent: expected above 0 and at most 1, got {s['exponent']!r}")
@@ -217,8 +217,8 @@ def SpectrogramTransformer(
         for k in set(kwargs)-set(known): warnings.warn(f"{k}: ignored, no setting of this spectrogram; the settings are {sorted(known)}")
         s = {**known, **{k:v for k,v in kwargs.items() if k in known}}
         s['n_fft'] = base['n_fft'] if s['n_fft'] is None else s['n_fft']
-        s['win_length'] = s['win_length'] or s['n_fft']
-        s['hop_length'] = s['hop_length'] or s['win_length']//2
+        s['win_length'] = s['n_fft'] if s['win_length'] is None else s['win_length']
+        s['hop_length'] = s['win_length']//2 if s['hop_length'] is None else s['hop_length']
         if s['mirror']=='same':
             if s['hop_length']>s['n_fft']: raise ValueError(f"hop_length: expected at most n_fft={s['n_fft']} for mirror='same', got {s['hop_length']}")
             s['mirror'] = _mirror(s['n_fft'], s['hop_length'])
@@ -276,24 +276,41 @@ class DynamicRangeCompression(Transform):
 def _plain_attributes(m):
     return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
 
-_passing = ('training','num_samples')  # nnAudio notes the length of what it saw last
+_passing = {'training','num_samples', *vars(nn.Module())}  # nnAudio notes the length of what it saw last; the rest is torch's own
 
-def _state(v):
+def _state(v, depth=0):
     "What an attribute is, in words that are the same in another process and on another device"
     if isinstance(v, np.generic): v = v.item()
-    if isinstance(v, (bool,int,float,str,type(None))): return v
-    if isinstance(v, (tuple,list)): return [_state(o) for o in v]
-    if isinstance(v, dict): return [(str(k),_state(o)) for k,o in v.items()]
+    if isinstance(v, (bool,int,float,str,bytes,type(None))): return v
+    if depth>6: return type(v).__qualname__
+    deep = lambda o: _state(o, depth+1)
+    if isinstance(v, (tuple,list)): return [deep(o) for o in v]
+    if isinstance(v, (set,frozenset)): return sorted(repr(deep(o)) for o in v)
+    if isinstance(v, dict): return [(str(k),deep(o)) for k,o in v.items()]
     if isinstance(v, torch.Tensor): v = v.detach().resolve_conj().cpu(); v = (v if v.is_complex() else v.double()).numpy()
-    return v.tobytes() if isinstance(v, np.ndarray) else getattr(v, '__qualname__', type(v).__qualname__)
+    if isinstance(v, np.ndarray): return v.tobytes()
+    if isinstance(v, nn.Module): return _digest(v)
+    if isinstance(v, functools.partial): return ['partial', deep(v.func), deep(v.args), deep(v.keywords)]
+    if isinstance(v, types.FunctionType): return [v.__qualname__, _source(v), deep(v.__defaults__), [deep(c.cell_contents) for c in v.__closure__ or ()]]
+    if isinstance(v, (torch.dtype,torch.device,type,types.BuiltinFunctionType)): return str(v)
+    return [type(v).__qualname__, deep(getattr(v, '__dict__', None))]
+
+def _source(f):
+    "The text of a function, which is the same in every version of Python; nothing for what came with a package of torch's family"
+    if (f.__module__ or '').partition('.')[0] in ('torch','torchaudio','nnAudio'): return ''
+    c = f.__code__
+    code = repr((c.co_code, c.co_names, [o for o in c.co_consts if not isinstance(o, types.CodeType)]))
+    try: return inspect.getsource(f)+(code if f.__name__=='<lambda>' else '')  # of two lambdas in a line the text is one
+    except (OSError,TypeError): return code
 
 def _digest(module):
-    "What a module is made of, in a few characters: classes, attributes and buffers, not parameters, which training changes"
-    import hashlib
+    "What a module is made of, in a few characters: code, attributes, buffers and frozen parameters; not what training changes"
     d = hashlib.sha256()
     for n,m in module.named_modules():
-        d.update(repr((n, type(m).__name__, {k:_state(v) for k,v in sorted(vars(m).items()) if not k.startswith('_') and k not in _passing})).encode())
-    for n,b in module.named_buffers(): d.update(n.encode()+_state(b))
+        d.update(repr((n, type(m).__name__, _source(type(m).forward), {k:_state(v) for k,v in sorted(vars(m).items()) if k not in _passing})).encode())
+    learned = {id(b) for m in module.modules() if getattr(m, 'track_running_stats', False) for b in m.buffers()}
+    for n,b in (*module.named_buffers(), *((n,p) for n,p in module.named_parameters() if not p.requires_grad)):
+        if id(b) not in learned: d.update(n.encode()+_state(b))
     return d.hexdigest()[:12]
 
 _read = {'n_fft':('n_fft',), 'hop_length':('hop_length','stride','hop'), 'win_length':('win_length',), 'pad':('pad',), 'power':('power',), 'normalized':('normalized',),
@@ -397,7 +414,7 @@ class AudioToMFCC(Transform):
         x,ln,silent = _spectra(self.pipe, audio, m, s['sample_rate'])
         out = {'n_fft':m['n_fft'], 'hop_length':m['hop_length'], **s, 'sr':audio.sr, 'sample_rate':audio.sr, 'nchannels':audio.nchannels,
                'waveform_norm':audio.waveform_norm,
-               'mel_settings':{**{k:_as_name(m[k]) for k in {**_stft,**_mel} if k!='sample_rate'}, 'f_max':m['f_max'] or audio.sr/2}}
+               'mel_settings':{**{k:v for k,v in _plain_settings(m).items() if k in {**_stft,**_mel,**_more} and k!='sample_rate'}, 'f_max':m['f_max'] or audio.sr/2}}
         return AudioSpectrogram.create(x, settings=out, lengths=ln, fn=audio.fn, silent=silent)
 
     @property

@@ -5,34 +5,51 @@
 # %% auto #0
 __all__ = ['SpecFrontend', 'SpecStream']
 
-# %% ../nbs/65_frontend.ipynb #c808e27c
-import json,os
+# %% ../nbs/65_frontend.ipynb #c389cf9a
+import json,os,warnings
 from copy import deepcopy
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor,nn
 from fastcore.basics import patch
 from fastai.data.core import DataLoaders,TfmdDL
 from fastai.data.transforms import IntToFloatTensor,ToTensor
-from fasttransform.transform import Pipeline
+from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,_whole_file,axes_name,span
-from .augment import Delta,DeltaGPU
-from .data import DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,ToPath,ToStr
-from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_SpecPipe,_least,_run_module
-from .functional import _extended,n_frames,normalize,standardize
+from .augment import CropTime,Delta,DeltaGPU
+from .data import AudioPadType,DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,ToPath,ToStr
+from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_SpecPipe,_geometry,_need,_run_module
+from .functional import _extended,normalize,standardize,n_frames as _n_frames
 from .mel import _check_range,_float32
 from .specstats import SpecStats,_differences,check_fingerprint,fingerprint
-from .stats import _inner_dl,keep_random_state
-from .transforms import AudioNormalize,SpecNormalize,_as_stat
+from .stats import _inner_dl
+from .transforms import AudioNormalize,SpecNormalize
 
-# %% ../nbs/65_frontend.ipynb #c55bdb4f
-def _reach(s): return s.get('mirror',0)+s.get('pad',0)+(s['n_fft']//2 if s.get('center',True) else 0)  # samples added to each end
-
+# %% ../nbs/65_frontend.ipynb #c55e738e
 _then = (DynamicRangeCompression,Delta,DeltaGPU)
+
+def _normalization(stats, axes, unchecked):
+    "A `SpecNormalize` of what `stats` may be, and the `SpecStats` whose pipeline is to be compared; either may be None"
+    if stats is None: return None,None
+    if isinstance(stats, SpecNormalize):
+        if stats.mean is None: raise ValueError("stats: this SpecNormalize has no statistics yet")
+        return stats,(None if unchecked or stats.fingerprint=='unknown' else stats.stats)
+    if isinstance(stats, SpecStats): return SpecNormalize.from_stats(stats, axes=axes),(None if unchecked else stats)
+    if isinstance(stats, (tuple,list)) and len(stats)==2: return SpecNormalize(*stats, axes=axes),None
+    raise TypeError(f"stats: expected a SpecStats, a SpecNormalize or (mean, std), got {stats!r}")
+
+def _to_spec(t):
+    "The transform of a configuration, or the transform itself"
+    if isinstance(t, (AudioToSpec,AudioToMFCC)): return t
+    if not (is_dataclass(t) or isinstance(t, dict)):
+        raise TypeError(f"to_spec: expected an AudioToSpec, an AudioToMFCC or a configuration of AudioConfig, got {type(t).__name__}")
+    cepstra = 'n_mfcc' in t if isinstance(t, dict) else hasattr(t, 'n_mfcc')
+    return (AudioToMFCC if cepstra else AudioToSpec).from_cfg(t)
 
 class SpecFrontend(nn.Module):
     "Waveform (batch, channel, time) at one sample rate to normalized features (batch, channel, freq, frame)"
@@ -44,165 +61,212 @@ class SpecFrontend(nn.Module):
         waveform_norm:str=None, # 'standard': what `AudioNormalize` does; None: nothing
         mono:bool=False, # Mix the channels down first?
         then=(), # Transforms between the spectrogram and its normalization: `DynamicRangeCompression`, `Delta`, `DeltaGPU`
+        clip_samples:int=None, # Crop each waveform to its middle, or add zeros behind it, to this length first; None: any length
         unchecked:bool=False # Use a `SpecStats` on a pipeline that it was not made by?
     ):
         super().__init__()
-        if isinstance(sr, bool) or not isinstance(sr, int) or sr<1: raise ValueError(f"sr: expected a whole number of Hz above 0, got {sr!r}")
+        for k,v in (('sr',sr),('clip_samples',1 if clip_samples is None else clip_samples)):
+            if isinstance(v, bool) or not isinstance(v, int) or v<1: raise ValueError(f"{k}: expected a whole number above 0, got {v!r}")
         if waveform_norm not in (None,'standard'): raise ValueError(f"waveform_norm: expected 'standard' or None, got {waveform_norm!r}")
-        if not isinstance(to_spec, (AudioToSpec,AudioToMFCC)):
-            if not (is_dataclass(to_spec) or isinstance(to_spec, dict)): raise TypeError(f"to_spec: expected an AudioToSpec, an AudioToMFCC or a configuration of AudioConfig, got {type(to_spec).__name__}")
-            to_spec = (AudioToMFCC if hasattr(to_spec, 'n_mfcc') or isinstance(to_spec, dict) and 'n_mfcc' in to_spec else AudioToSpec).from_cfg(to_spec)
-        rate = to_spec.settings.get('sample_rate')
-        if rate not in (None,sr): raise ValueError(f"sr: the spectrogram was made for {rate} Hz, got {sr}")
         for t in then:
             if not isinstance(t, _then): raise TypeError(f"then: expected {', '.join(t.__name__ for t in _then)}, got {type(t).__name__}")
-        self.to_spec,self.sr,self.waveform_norm,self.mono,self.then = to_spec,sr,waveform_norm,mono,tuple(then)
-        self.pipe = to_spec.pipe
-        self.foreign = getattr(to_spec, 'foreign', False)
-        self.spec_settings = getattr(to_spec, 'mel', None) if isinstance(to_spec, AudioToMFCC) else to_spec.settings
-        mean = std = None
-        self.axes = None
-        if isinstance(stats, SpecNormalize):
-            if stats.mean is None: raise ValueError("stats: this SpecNormalize has no statistics yet")
-            mean,std,self.axes = stats.mean,stats.std,stats.axes
-            unchecked,stats = unchecked or stats.fingerprint=='unknown',stats.stats
-        elif isinstance(stats, SpecStats):
-            s = SpecNormalize.from_stats(stats, axes=axes)
-            mean,std,self.axes = s.mean,s.std,s.axes
-        elif stats is not None:
-            if not isinstance(stats, (tuple,list)) or len(stats)!=2: raise TypeError(f"stats: expected a SpecStats, a SpecNormalize or (mean, std), got {stats!r}")
-            s = SpecNormalize(*stats, axes=axes)
-            mean,std,self.axes,stats = s.mean,s.std,s.axes,None
-        self.register_buffer('mean', mean); self.register_buffer('std', std)
-        known = stats.fingerprint if isinstance(stats, SpecStats) and isinstance(stats.fingerprint, dict) else {}
+        to_spec = _to_spec(to_spec)
+        rate = to_spec.settings.get('sample_rate')
+        if rate not in (None,sr): raise ValueError(f"sr: the spectrogram was made for {rate} Hz, got {sr}")
+        self.to_spec,self.sr,self.waveform_norm,self.mono,self.then,self.clip_samples = to_spec,sr,waveform_norm,mono,tuple(then),clip_samples
+        self.pipe,self.foreign = to_spec.pipe,getattr(to_spec, 'foreign', False)
+        self.spec_settings = to_spec.mel if isinstance(to_spec, AudioToMFCC) else to_spec.settings
+        norm,known = _normalization(stats, axes, unchecked)
+        self.axes = None if norm is None else norm.axes
+        self.register_buffer('mean', None if norm is None else norm.mean); self.register_buffer('std', None if norm is None else norm.std)
+        self._learn(known)
+
+    def _learn(self, known):
+        "Make a spectrogram of noise: its settings are the fingerprint, and the statistics must fit it"
         times = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in self.then)  # channels that become of one
-        sample = self._sample(max((known.get('channels') or (1 if mean is None else mean.shape[1]))//times, 1))
-        self.fingerprint = fingerprint(sample)
-        if isinstance(stats, SpecStats) and not unchecked: check_fingerprint(stats.fingerprint, self.fingerprint, 'the statistics')
-        if mean is not None: SpecNormalize(mean, std, self.axes)._stats(sample)
-        self.n_rows,self.freqs,self.units = sample.height,sample.freqs,sample.units
-
-    def _sample(self, channels):
-        "A spectrogram of noise, for its settings and shape"
+        made = known.fingerprint if known is not None and isinstance(known.fingerprint, dict) else {}
+        channels = max((made.get('channels') or (1 if self.mean is None else self.mean.shape[1]))//times, 1)
         x = torch.rand(1, channels, max(self.least, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
-        with torch.no_grad(): return Pipeline([self.to_spec, *self.then])(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
-
-    @property
-    def least(self):
-        "Samples that a waveform must have"
-        s,width = self.spec_settings,max([t.width for t in self.then if isinstance(t, (Delta,DeltaGPU))], default=1)
-        return s.get('n_fft', 1)+(width-1)*s.get('hop_length', 1) if self.foreign else max(_least(s), self._samples(width))
-
-    def _samples(self, k):
-        "Samples that make `k` frames"
-        s = self.spec_settings
-        return s['n_fft']+(k-1)*s['hop_length']-2*_reach(s)
+        with torch.no_grad(): sg = Pipeline([self.to_spec, *self.then])(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
+        self.fingerprint,self.n_rows,self.freqs,self.units = fingerprint(sg),sg.height,sg.freqs,sg.units
+        if known is not None: check_fingerprint(known.fingerprint, self.fingerprint, 'the statistics')
+        if self.mean is not None: SpecNormalize(self.mean, self.std, self.axes)._stats(sg)
 
     def forward(self,
         x:Tensor, # Waveform, (batch, channel, time), float; or an `AudioTensor`
         lengths:Tensor=None # Real samples of each item, int, (batch,); None: all
     )->Tensor: # Normalized features, (batch, channel, freq, frame), float32 or float64
         "Features of a batch; frames behind an item's end are as of silence"
-        if isinstance(x, AudioTensor):
-            if x.need_sr()!=self.sr: raise ValueError(f"x: this front end is made for {self.sr} Hz, got {x.sr} Hz")
-            if self.waveform_norm and x.waveform_norm: raise ValueError(f"x: this front end normalizes waveforms itself, got one normalized already ({x.waveform_norm})")
-            x,lengths = x.plain(),(x.lengths if lengths is None else lengths)
-        if not isinstance(x, Tensor): raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        if x.ndim!=3 or x.shape[0]<1 or x.shape[1]<1: raise ValueError(f"x: expected (batch, channel, time), got shape {tuple(x.shape)}")
-        if not x.is_floating_point(): raise TypeError(f"x: expected floating point samples, got {x.dtype}")
-        if x.shape[-1]<self.least: raise ValueError(f"x: expected at least {self.least} samples, got {x.shape[-1]}")
-        if lengths is not None:
-            if self.foreign: raise ValueError(f"lengths: {type(self.pipe).__name__} knows nothing of padding; give clips of one length")
-            lengths = torch.as_tensor(lengths)
-            if lengths.is_floating_point(): raise TypeError(f"lengths: expected whole numbers, got {lengths.dtype}")
-            if tuple(lengths.shape)!=(x.shape[0],): raise ValueError(f"lengths: expected shape ({x.shape[0]},), got {tuple(lengths.shape)}")
-            if bool((lengths<self.least).any()) or bool((lengths>x.shape[-1]).any()): raise ValueError(f"lengths: expected {self.least} to {x.shape[-1]} samples, got {lengths.tolist()}")
-        if self.mono and x.shape[1]!=1: x = x.mean(1, keepdim=True)
-        with _float32(x):
-            if self.waveform_norm is None: _check_range(x, (self.spec_settings or {}).get('on_clip', 'ignore'))
-            else: x = standardize(x, None if lengths is None else lengths[:,None])
-            x = self._features(x, lengths)
-            return x if self.mean is None else normalize(x, self.mean, self.std)
+        x,lengths = self._checked(x, lengths)
+        if self.clip_samples is not None: return self._clipped(x, lengths)
+        return self._features(x, lengths)
 
     def _features(self, x, lengths=None):
-        x = _run_module(self.pipe, x) if self.foreign else self.pipe(x, self.sr, lengths)
-        for t in self.then: x = t.values(x, None if lengths is None else self.n_frames(lengths))
-        return x
+        if self.mono and x.shape[1]!=1: x = x.mean(1, keepdim=True)
+        with _float32(x):
+            if self.waveform_norm is None: _check_range(x, self.spec_settings.get('on_clip', 'ignore'))
+            else: x = standardize(x, None if lengths is None else lengths[:,None])
+            y = _run_module(self.pipe, x) if self.foreign else self.pipe(x, self.sr, lengths)
+            for t in self.then: y = t.values(y, None if lengths is None else self.n_frames(lengths))
+            return self._normalized(y)
 
-    def n_frames(self,
-        n # Samples: int or integer tensor
-    ): # int or tensor like `n`
-        "Frames that so many samples make"
-        s = self.spec_settings
-        if self.foreign: raise ValueError(f"n_frames: not known of {type(self.pipe).__name__}")
-        return n_frames(n, s['n_fft'], s['hop_length'], s['center'], s['pad']+s.get('mirror',0))
-
-    def get_extra_state(self): return json.dumps(self.fingerprint)
-    def set_extra_state(self, state):
-        if diff:=_differences(json.loads(state), self.fingerprint, 'the saved front end'):
-            raise ValueError(f"state_dict: it was saved by a front end of other settings:\n  " + '\n  '.join(diff))
+    def _normalized(self, y): return y if self.mean is None else normalize(y, self.mean, self.std)
 
     def extra_repr(self):
         stats = 'no normalization' if self.mean is None else f"{axes_name(self.axes)} normalization, mean {span(self.mean)}, std {span(self.std)}"
-        return f"{self.sr} Hz, waveform_norm={self.waveform_norm!r}, {self.to_spec.name}, {stats}"
+        clip = '' if self.clip_samples is None else f", clips of {self.clip_samples} samples"
+        return f"{self.sr} Hz{clip}, waveform_norm={self.waveform_norm!r}, {self.to_spec.name}, {stats}"
 
-# %% ../nbs/65_frontend.ipynb #ce79542a
-_length = ('ResizeSignal','CropTime')
+# %% ../nbs/65_frontend.ipynb #cdd340ea
+def _edges(front):
+    "n_fft, hop_length and the samples added to each end, where the module tells"
+    s = front.spec_settings
+    if not {'n_fft','hop_length'}<=set(s): return None
+    return s['n_fft'],s['hop_length'],s.get('mirror',0)+s.get('pad',0)+(s['n_fft']//2 if s.get('center',True) else 0)
+
+def _samples(front, k):
+    "Samples that make `k` frames"
+    n_fft,hop,reach = _edges(front)
+    return n_fft+(k-1)*hop-2*reach
+
+@patch(as_prop=True)
+def least(self:SpecFrontend):
+    "Samples that a waveform must have"
+    s,width = self.spec_settings,max([t.width for t in self.then if isinstance(t, (Delta,DeltaGPU))], default=1)
+    if self.foreign: return s.get('n_fft', 1)+(width-1)*s.get('hop_length', 1)
+    return max(_need(s), _samples(self, width))
+
+@patch
+def n_frames(self:SpecFrontend,
+    n # Samples: int or integer tensor
+): # int or tensor like `n`
+    "Frames that so many samples make"
+    if self.foreign: raise ValueError(f"n_frames: not known of {type(self.pipe).__name__}")
+    return _n_frames(n, *_geometry(self.spec_settings))
+
+@patch
+def _checked(self:SpecFrontend, x, lengths):
+    "Plain samples and lengths, or an error"
+    if isinstance(x, AudioTensor):
+        if x.need_sr()!=self.sr: raise ValueError(f"x: this front end is made for {self.sr} Hz, got {x.sr} Hz")
+        if x.waveform_norm is not None:
+            mine = 'itself' if self.waveform_norm else 'not at all'
+            raise ValueError(f"x: this front end normalizes waveforms {mine}, got one that is normalized already ({x.waveform_norm})")
+        x,lengths = x.plain(),(x.lengths if lengths is None else lengths)
+    if not isinstance(x, Tensor): raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+    if x.ndim!=3 or x.shape[0]<1 or x.shape[1]<1: raise ValueError(f"x: expected (batch, channel, time), got shape {tuple(x.shape)}")
+    if not x.is_floating_point(): raise TypeError(f"x: expected floating point samples, got {x.dtype}")
+    if x.shape[-1]<self.least: raise ValueError(f"x: expected at least {self.least} samples, got {x.shape[-1]}")
+    if lengths is None: return x,None
+    if self.foreign: raise ValueError(f"lengths: {type(self.pipe).__name__} knows nothing of padding; give clips of one length")
+    lengths = torch.as_tensor(lengths, device=x.device)
+    if lengths.is_floating_point(): raise TypeError(f"lengths: expected whole numbers, got {lengths.dtype}")
+    if tuple(lengths.shape)!=(x.shape[0],): raise ValueError(f"lengths: expected shape ({x.shape[0]},), got {tuple(lengths.shape)}")
+    if bool((lengths<self.least).any()) or bool((lengths>x.shape[-1]).any()):
+        raise ValueError(f"lengths: expected {self.least} to {x.shape[-1]} samples, got {lengths.tolist()}")
+    return x,lengths
+
+# %% ../nbs/65_frontend.ipynb #cbb3cc0f
+def _silence_moves(front):
+    "Does what a silent frame holds depend on the rest of the clip?"
+    return front.foreign or front.spec_settings.get('top_db') is not None or isinstance(front.to_spec, AudioToMFCC) and not front.to_spec.settings['log_mels']
+
+@patch
+def _clipped(self:SpecFrontend, x, lengths):
+    "Features of waveforms brought to `clip_samples`"
+    n = self.clip_samples
+    if lengths is not None or _silence_moves(self) or self.then:  # item by item, each at its own length
+        if self.foreign and x.shape[-1]<n: raise ValueError(f"x: expected at least clip_samples={n} samples, since {type(self.pipe).__name__} knows nothing of padding, got {x.shape[-1]}")
+        ns = [x.shape[-1]]*len(x) if lengths is None else lengths.tolist()
+        rows = [o[:,max((k-n+1)//2,0):][:,:min(k,n)] for o,k in zip(x, ns)]
+        whole = all(o.shape[-1]==n for o in rows)
+        return self._features(torch.stack([F.pad(o, (0,n-o.shape[-1])) for o in rows]), None if whole else torch.tensor([o.shape[-1] for o in rows], device=x.device))
+    a = torch.sym_max(x.shape[-1]-n+1, 0)//2
+    y = self._features(x.index_select(-1, a+torch.arange(torch.sym_min(x.shape[-1], n), device=x.device)))  # a slice would be traced for one case
+    quiet = self.pipe(x.new_zeros(1, 1, max(self.least, 2)), self.sr)[...,:1]
+    frames = self.n_frames(n)
+    return torch.cat([y, self._normalized(quiet).expand(*y.shape[:-1], frames)], -1)[...,:frames]  # of a size that torch.export knows
+
+# %% ../nbs/65_frontend.ipynb #cf0beec6
 _nothing = (OpenAudio,ToStr,ToPath,PadAudio,ToTensor,IntToFloatTensor)
 
 def _all_tfms(dl):
-    "Transforms of the first input from its type transforms on, in the order they act"
+    "Transforms of the first input from the opened file on, in the order they act"
     tls = getattr(dl.dataset, 'tls', None)
-    for p in ((tls[0].tfms,) if tls else ())+(dl.after_item,dl.after_batch):
+    fs = list(tls[0].tfms.fs) if tls and isinstance(tls[0].tfms, Pipeline) else []
+    opened = next((i for i,f in enumerate(fs) if isinstance(f, OpenAudio)), None)
+    yield from fs[opened+1:] if opened is not None else [f for f in fs if type(f) is not Transform]  # before it, functions get items of a table
+    for p in (dl.after_item,dl.after_batch):
         if isinstance(p, Pipeline): yield from p.fs
+
+def _called(t):
+    "How to call a transform: its class, or the function that it is made of"
+    return t.encodes.methods[0].implementation.__name__ if type(t) is Transform and getattr(t.encodes, 'methods', ()) else type(t).__name__
 
 def _acts_on_sound(t):
     "May a transform change audio or spectrograms?"
-    kinds = [m.signature.types[-1] for m in getattr(getattr(t, 'encodes', None), 'methods', ())]
+    kinds = [m.signature.types[-1] for m in getattr(getattr(t, 'encodes', None), 'methods', ()) if m.signature.types]
     return any(k is Any or not isinstance(k, type) or issubclass(AudioTensor, k) or issubclass(AudioSpectrogram, k) or issubclass(k, (AudioTensor,AudioSpectrogram)) for k in kinds)
+
+def _clip_samples(sized, sr, resize):
+    "Samples that clips are to be brought to, None where the caller sees to it"
+    if sized is None or resize is False: return None
+    what = f"{type(sized).__name__} brings clips to {sized.duration:g} ms"
+    if resize is None:
+        return warnings.warn(f"dls: {what} here, and the front end will not: give it clips of that length, or say resize=True; resize=False is silent")
+    if not isinstance(sized, ResizeSignal) or sized.pad_mode!=AudioPadType.Zeros_After:
+        raise ValueError(f"resize: expected a ResizeSignal with AudioPadType.Zeros_After, such as AudioBlock(crop_signal_to=...) has; {what} by {sized.pad_mode}")
+    return int(sized.duration/1000*sr)
 
 @patch(cls_method=True)
 def from_dls(cls:SpecFrontend,
     dls:DataLoaders, # Their pipeline is read: `Resample`, `DownmixMono`, `AudioNormalize`, `AudioToSpec` or `AudioToMFCC`, `SpecNormalize`
-    skip=() # Transforms, or names of their classes, to leave out
+    skip=(), # Transforms, or names of their classes or functions, to leave out
+    resize:bool=None # Bring clips to the length of `ResizeSignal`, as at validation? None: no, with a warning where there is one
 ): # A `SpecFrontend`
     "The front end of a `DataBlock`'s DataLoaders"
     dl = _inner_dl(dls.valid if isinstance(dls, DataLoaders) else dls)
     if not isinstance(dl, TfmdDL): raise TypeError(f"dls: expected DataLoaders, got {type(dls).__name__}")
     skip = [skip] if isinstance(skip, str) or not isinstance(skip, (tuple,list)) else list(skip)
-    sr = to_spec = norm = wave = None
+    sr = to_spec = norm = wave = sized = None
     mono,then = False,[]
     for t in _all_tfms(dl):
-        name = type(t).__name__
-        if name in skip or any(t is o for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or name in _length or not _acts_on_sound(t): continue
+        name = _called(t)
+        if name in skip or any(t is o for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or not _acts_on_sound(t): continue
         if to_spec is not None and isinstance(t, (Resample,DownmixMono,AudioNormalize,AudioToSpec,AudioToMFCC)):
             raise ValueError(f"dls: expected one spectrogram, and {name} before it; {name} comes behind {type(to_spec).__name__}")
-        if isinstance(t, Resample): sr = t.sr_new
+        if wave is not None and isinstance(t, (Resample,DownmixMono,ResizeSignal)): raise ValueError(f"dls: expected AudioNormalize behind {name}, found before it")
+        if isinstance(t, (ResizeSignal,CropTime)): sized = t
+        elif isinstance(t, Resample): sr = t.sr_new
         elif isinstance(t, DownmixMono): mono = True
         elif isinstance(t, AudioNormalize): wave = 'standard'
         elif isinstance(t, (AudioToSpec,AudioToMFCC)): to_spec = t
         elif isinstance(t, SpecNormalize) and to_spec is not None and norm is None: norm = t
         elif isinstance(t, _then) and to_spec is not None and norm is None: then.append(t)
-        else: raise ValueError(f"dls: its pipeline holds {name}, which a SpecFrontend does not know; skip=[{name!r}] leaves it out where it changes nothing at inference")
+        else:
+            raise ValueError(f"dls: its pipeline holds {name}, which a SpecFrontend does not know. What changes the features belongs into the model then; "
+                             f"skip=[{name!r}] leaves it out where it changes nothing at inference")
     if to_spec is None: raise ValueError("dls: there is no AudioToSpec or AudioToMFCC in its transforms")
     if sr is None:
         known = norm.fingerprint if norm is not None and isinstance(norm.fingerprint, dict) else {}
         if (sr:=known.get('sample_rate') or to_spec.settings.get('sample_rate')) is None:
             raise ValueError("dls: nothing says the sample rate; add Resample(sr) or AudioBlock(sample_rate=...)")
-    return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono, then=then)
+    return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono, then=then, clip_samples=_clip_samples(sized, int(sr), resize))
 
 # %% ../nbs/65_frontend.ipynb #c386a2e2
 def _two_frames(front):
     "Samples that make two frames, a fifth of a second where windows are not known: torch.export takes one frame for a special case"
-    s = front.spec_settings
-    return max(front.least, front._samples(2) if {'n_fft','hop_length'}<=set(s) else front.sr//5)
+    return max(front.least, _samples(front, 2) if _edges(front) else front.sr//5)
 
 @patch
 def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
 ): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
     "This front end as a program of `torch.export`"
-    if any(isinstance(t, Delta) for t in self.then): raise ValueError("then: torch.export ties Delta's polynomial ends to one length; DeltaGPU exports, or the model takes the slopes")
+    if any(isinstance(t, Delta) for t in self.then):
+        raise ValueError("then: torch.export ties Delta's polynomial ends to one length; DeltaGPU exports, or the model takes the slopes")
+    if self.clip_samples is not None and (self.then or _silence_moves(self)):
+        raise ValueError("clip_samples: a front end whose silence depends on the rest of the clip (top_db, MFCC in dB, slopes, other modules) exports only without it")
     Dim,least = torch.export.Dim,_two_frames(self)
     x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)
@@ -223,9 +287,11 @@ def to_onnx(self:SpecFrontend,
     exact = deepcopy(self)  # onnxruntime's float32 FFTs are off by up to 1e-2 of a standard deviation where n_fft is no power of 2
     for m in exact.modules():
         if isinstance(m, _SpecPipe): m.exact = True
-    with torch.no_grad(): prog = torch.onnx.export(exact.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
+    with torch.no_grad(),warnings.catch_warnings():
+        warnings.filterwarnings('ignore', category=FutureWarning); warnings.filterwarnings('ignore', category=DeprecationWarning)
+        prog = torch.onnx.export(exact.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
     model = prog.model_proto
-    facts = dict(sample_rate=self.sr, least_samples=_two_frames(self), rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
+    facts = dict(sample_rate=self.sr, least_samples=_two_frames(self), clip_samples=self.clip_samples, rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
     onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
     with _whole_file(fn) as tmp: onnx.save(model, tmp)
     return fn
@@ -239,6 +305,7 @@ class SpecStream:
         s = front.spec_settings
         for bad,why in ((front.foreign, f"{type(front.pipe).__name__} is not known to work frame by frame"),
                         (any(isinstance(t, (Delta,DeltaGPU)) for t in front.then), "Delta looks ahead"),
+                        (front.clip_samples, "clip_samples is for clips, not for streams"),
                         (front.waveform_norm, f"waveform_norm={front.waveform_norm!r} needs the whole clip"),
                         (not front.foreign and s.get('to_db') and s.get('top_db') is not None, f"top_db={(s or {}).get('top_db')} needs the loudest point of the whole clip"),
                         (isinstance(front.to_spec, AudioToMFCC) and not front.to_spec.settings['log_mels'], "MFCC in dB has a floor under the loudest point of the whole clip; log_mels=True has none"),
@@ -248,14 +315,14 @@ class SpecStream:
         self.pipe = deepcopy(front.pipe)
         inner = getattr(self.pipe, 'mel', self.pipe)
         inner.settings = {**inner.settings, 'center':False, 'pad':0, 'mirror':0}  # the ends are added here
-        self.reach = _reach(s)
+        self.reach = _edges(front)[2]
         self.seen,self.skip,self.buf,self.tail,self.done = 0,0,None,None,False  # skip: samples to come that lie between two windows
 
     def _frames(self):
         "What the windows that are full make; the samples that no later one needs are dropped"
         n,hop = self.s['n_fft'],self.s['hop_length']
         self.skip,self.buf = max(self.skip-self.buf.shape[-1], 0),self.buf[...,self.skip:]
-        k = n_frames(self.buf.shape[-1], n, hop, center=False)
+        k = _n_frames(self.buf.shape[-1], n, hop, center=False)
         x,self.skip,self.buf = self.buf[...,:(k-1)*hop+n] if k else None,self.skip+max(k*hop-self.buf.shape[-1], 0),self.buf[...,k*hop:]
         f = self.front
         if x is None: return self.tail.new_zeros(*self.tail.shape[:2], f.n_rows, 0)
@@ -275,12 +342,15 @@ class SpecStream:
         if self.done: raise ValueError("chunk: this stream is finished; make a new one")
         if isinstance(chunk, AudioTensor):
             if chunk.need_sr()!=self.front.sr: raise ValueError(f"chunk: this front end is made for {self.front.sr} Hz, got {chunk.sr} Hz")
+            if chunk.lengths is not None: raise ValueError("chunk: expected samples without padding, got lengths; a piece may have any length")
+            if chunk.waveform_norm is not None: raise ValueError(f"chunk: expected samples as they are, got normalized ones ({chunk.waveform_norm})")
             chunk = chunk.plain()
         if not isinstance(chunk, Tensor): raise TypeError(f"chunk: expected a tensor, got {type(chunk).__name__}")
         if chunk.ndim!=3 or 0 in chunk.shape[:2]: raise ValueError(f"chunk: expected (batch, channel, time), got shape {tuple(chunk.shape)}")
         if not chunk.is_floating_point(): raise TypeError(f"chunk: expected floating point samples, got {chunk.dtype}")
         if self.front.mono and chunk.shape[1]!=1: chunk = chunk.mean(1, keepdim=True)
         if self.tail is not None and chunk.shape[:2]!=self.tail.shape[:2]: raise ValueError(f"chunk: expected batch and channels {tuple(self.tail.shape[:2])} as before, got {tuple(chunk.shape[:2])}")
+        _check_range(chunk, self.s.get('on_clip', 'ignore'))
         self.seen += chunk.shape[-1]
         keep = max(self.reach+1, self.front.least)
         self.tail = chunk if self.tail is None else torch.cat([self.tail, chunk], -1)
@@ -304,3 +374,21 @@ class SpecStream:
 def stream(self:SpecFrontend): # A `SpecStream`
     "This front end for sound that comes in pieces"
     return SpecStream(self)
+
+# %% ../nbs/65_frontend.ipynb #c68adc24
+def _identity(front):
+    fp = front.fingerprint if isinstance(front.fingerprint, dict) else {'fingerprint':front.fingerprint}
+    return {**fp, 'sample_rate':front.sr, 'mono':front.mono, 'clip_samples':front.clip_samples}
+
+@patch
+def get_extra_state(self:SpecFrontend):
+    "The fingerprint, as JSON"
+    return json.dumps(_identity(self))
+
+@patch
+def set_extra_state(self:SpecFrontend,
+    state # What `get_extra_state` gave
+):
+    "Raise where the fingerprint is another one"
+    if diff:=_differences(json.loads(state), _identity(self), 'the saved front end'):
+        raise ValueError("state_dict: it was saved by a front end of other settings:\n  " + '\n  '.join(diff))

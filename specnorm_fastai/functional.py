@@ -83,7 +83,8 @@ def extend(
 # %% ../nbs/10_functional.ipynb #c68efdd3
 def _make_window(fn, win_length, wkwargs, dtype, device):
     own = dict(dtype=dtype, device='cpu') if getattr(torch, getattr(fn, '__name__', ''), None) is fn else {}  # torch's defaults may be others when it is used again
-    return fn(win_length, **{**own, **dict(wkwargs)}).to(device=device, dtype=dtype)
+    w = fn(win_length, **{**own, **dict(wkwargs)})
+    return (w if isinstance(w, Tensor) else torch.from_numpy(np.asarray(w))).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
 
 def _least(n_fft, pad=0, mirror=0):
@@ -207,7 +208,7 @@ def mel_filters(
     top = _check_band(sr, n_mels, f_min, f_max, 'n_mels')
     if mel_scale not in ('htk','slaney'): raise ValueError(f"mel_scale: expected 'htk' or 'slaney', got {mel_scale!r}")
     if norm not in (None,'slaney'): raise ValueError(f"norm: expected None or 'slaney', got {norm!r}")
-    return _mel_filters(sr, n_fft, n_mels, float(f_min), float(top), norm, mel_scale, dtype, torch.device(device))
+    return _mel_filters(sr, n_fft, n_mels, float(f_min), float(top), norm, mel_scale, dtype, torch.device(device)).clone()
 
 def mel_frequencies(
     sr:int, # Sample rate in Hz
@@ -252,7 +253,7 @@ def gammatone_filters(
 )->Tensor: # (n_filters, n_fft//2+1)
     "Responses of gammatone filters of order 4, 1 at their centres"
     top = _check_band(sr, n_filters, f_min, f_max)
-    return _gammatone_filters(sr, n_fft, n_filters, float(f_min), float(top), float(power), dtype, torch.device(device))
+    return _gammatone_filters(sr, n_fft, n_filters, float(f_min), float(top), float(power), dtype, torch.device(device)).clone()
 
 # %% ../nbs/10_functional.ipynb #c14c78de
 def linear_frequencies(
@@ -282,7 +283,7 @@ def linear_filters(
 )->Tensor: # (n_filters, n_fft//2+1)
     "Triangles of one width, each reaching from the centre of its left neighbour to that of its right one"
     top = _check_band(sr, n_filters, f_min, f_max)
-    return _linear_filters(sr, n_fft, n_filters, float(f_min), float(top), dtype, torch.device(device))
+    return _linear_filters(sr, n_fft, n_filters, float(f_min), float(top), dtype, torch.device(device)).clone()
 
 # %% ../nbs/10_functional.ipynb #ccc35bbd
 def to_db(
@@ -340,7 +341,7 @@ def dct_matrix(
     "Matrix of the type 2 cosine transform"
     if not 1<=n_mfcc<=n_mels: raise ValueError(f"n_mfcc: expected 1 to n_mels={n_mels}, got {n_mfcc}")
     if norm not in (None,'ortho'): raise ValueError(f"norm: expected None or 'ortho', got {norm!r}")
-    return _dct_matrix(n_mfcc, n_mels, norm, dtype, torch.device(device))
+    return _dct_matrix(n_mfcc, n_mels, norm, dtype, torch.device(device)).clone()
 
 # %% ../nbs/10_functional.ipynb #c622e07b
 def _stats_like(x, *stats):

@@ -210,3 +210,37 @@ def test_impossible_bands_are_named_when_a_clip_comes(cfg, kw, what):
 
 def test_another_rate_is_refused():
     with pytest.raises(ValueError, match='made for 44100 Hz'): AudioToSpec.from_cfg(AudioConfig.Gammatone(sample_rate=44100))(noise(1,3000))
+
+# ---- what is handed out may be changed
+
+def test_filters_and_matrices_that_are_handed_out_are_copies():
+    for f in (lambda: mel_filters(16000, 400, 20), lambda: gammatone_filters(16000, 400, 20), lambda: linear_filters(16000, 400, 20), lambda: dct_matrix(13, 20)):
+        want = f().clone(); f().mul_(0); assert torch.equal(f(), want)
+    to_mel,x = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, n_mels=20)),AudioTensor(torch.rand(1,4000)-.5, sr=16000)
+    want = to_mel(x).plain().clone(); to_mel.pipe.filters(16000).mul_(0); assert torch.equal(to_mel(x).plain(), want)
+
+# ---- settings
+
+@pytest.mark.parametrize('kw', [{}, dict(mirror=40), dict(eps=1e-3), dict(compression='log'), dict(compression='power_law', exponent=.2)], ids=str)
+def test_each_setting_of_the_mels_is_in_the_fingerprint_of_mfcc(kw):
+    x,base = AudioTensor(torch.rand(1,4000, generator=torch.Generator().manual_seed(0))-.5, sr=16000),dict(n_fft=512, n_mels=40)
+    a,b = (AudioToMFCC(n_mfcc=13, melkwargs=k)(x) for k in (base, {**base,**kw}))
+    assert (fingerprint(a)==fingerprint(b))==(not kw)
+    if kw and a.shape==b.shape: assert not torch.allclose(a.plain(), b.plain(), atol=1e-3)
+
+def test_what_a_configuration_leaves_unused_warns_of_nothing_and_what_a_user_sets_does():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        AudioToSpec.from_cfg(AudioConfig.VITS(mel=False, compression=None)); AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(mel=False))
+    with pytest.warns(UserWarning, match='n_mels: ignored'): AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(mel=False, n_mels=33))
+
+@pytest.mark.parametrize('kw,what', [(dict(normalized='frame_length'),'normalized'), (dict(hop_length=0),'hop_length'), (dict(pad_mode='foo'),'mode')])
+def test_settings_that_would_mean_something_else_are_refused(kw, what):
+    with pytest.raises(ValueError, match=what): AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(**kw))(AudioTensor(torch.rand(1,4000), sr=16000))
+
+def test_windows_of_others_work_and_have_names():
+    from scipy.signal.windows import tukey
+    x = AudioTensor(torch.rand(1,4000)-.5, sr=16000)
+    sgs = [AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(window_fn=w, wkwargs=k))(x) for w,k in ((tukey,None),(tukey,dict(alpha=.1)),(lambda n,beta: torch.ones(n)*beta,dict(beta=2.)))]
+    assert len({sg.window_fn for sg in sgs})==3 and sgs[0].window_fn.startswith('tukey#')
+    assert AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(n_fft=np.int64(400)))(x).height==201

@@ -6,8 +6,8 @@ from fasttransform.transform import Pipeline
 from hypothesis import given,settings,strategies as st
 from torch import nn
 
-from specnorm_fastai.core import AudioSpectrogram,AudioTensor
-from specnorm_fastai.data import AudioBlock,DownmixMono,PadAudio,Resample,ResizeSignal,audio_table
+from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
+from specnorm_fastai.data import AudioBlock,AudioPadType,DownmixMono,PadAudio,Resample,ResizeSignal,audio_table
 from specnorm_fastai.augment import AddNoise,Delta,DeltaGPU,MaskFreq,TfmResize
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec,DynamicRangeCompression
 from specnorm_fastai.frontend import SpecFrontend,SpecStream
@@ -385,3 +385,50 @@ def test_the_range_is_told_as_by_the_transform():
     from specnorm_fastai import mel as M; M._asked[:] = None,set()
     with pytest.warns(UserWarning, match=r'y: expected samples in \[-1, 1\]'): f(x)
     with warnings.catch_warnings(): warnings.simplefilter('error'); SpecFrontend(CFGS['VITS'](), 16000, waveform_norm='standard')(x)
+
+# ---- what breakers found
+
+def test_a_data_block_of_files_and_functions_is_read(tmp_path):
+    from specnorm_fastai.data import synthetic_audio
+    path = synthetic_audio(tmp_path, n=16)
+    def label(p): return p.stem.split('-')[-1]
+    def quieter(x:AudioTensor): return x*.1
+    block = DataBlock((AudioBlock(crop_signal_to=500),CategoryBlock), get_items=get_audio_files, get_y=label, splitter=IndexSplitter(range(12,16)), batch_tfms=[AudioNormalize(),transform('Mel'),SpecNormalize()])
+    dls = block.dataloaders(path/'audio', bs=4, num_workers=0)
+    f = SpecFrontend.from_dls(dls, resize=True)
+    xb = dls.valid.one_batch()[0]
+    for i in range(4): close(f(AudioTensor.create(dls.valid_ds.items[i])[None])[0], xb[i].plain(), 1e-4)
+    with pytest.raises(ValueError, match='holds quieter'): SpecFrontend.from_dls(block.new(item_tfms=quieter, batch_tfms=block.batch_tfms).dataloaders(path/'audio', bs=4, num_workers=0), resize=False)
+    SpecFrontend.from_dls(block.new(item_tfms=quieter, batch_tfms=block.batch_tfms).dataloaders(path/'audio', bs=4, num_workers=0), skip='quieter', resize=False)
+    with pytest.warns(UserWarning, match='brings clips to 500 ms'): SpecFrontend.from_dls(dls)
+
+def test_waveforms_normalized_too_early_are_refused(synthetic):
+    dls,_ = loaders(synthetic, AudioBlock(force_mono=False), item_tfms=[AudioNormalize(),DownmixMono()], batch_tfms=[transform('Mel'),SpecNormalize()])
+    with pytest.raises(ValueError, match='expected AudioNormalize behind'): SpecFrontend.from_dls(dls)
+
+def test_what_is_normalized_already_and_padding_in_a_stream_are_refused():
+    f,y = SpecFrontend(CFGS['VITS'](), 16000, stats=(-6.,2.)),noise(1,1,8000)
+    with pytest.raises(ValueError, match='not at all'): f(AudioNormalize()(y))
+    with pytest.raises(ValueError, match='normalized ones'): f.stream()(AudioNormalize()(y))
+    with pytest.raises(ValueError, match='without padding'): f.stream()(AudioTensor(y.plain(), sr=16000, lengths=[5000]))
+    loud = SpecFrontend(CFGS['VITS'](on_clip='raise'), 16000)
+    with pytest.raises(ValueError, match=r'\[-1, 1\]'): loud.stream()(y.plain()*9)
+
+@pytest.mark.parametrize('kind', ['Mel','VITS','Gammatone','Basic'])
+@pytest.mark.parametrize('wave', [None,'standard'])
+def test_clips_brought_to_a_length_are_as_after_resize_signal(kind, wave):
+    f = SpecFrontend(transform(kind), 16000, stats=(-20.,10.), waveform_norm=wave, clip_samples=8000)
+    whole = SpecFrontend(transform(kind), 16000, stats=(-20.,10.), waveform_norm=wave)
+    crop,program = ResizeSignal(500, AudioPadType.Zeros_After),f.export().module()
+    for n in (2000,7999,8000,8001,20001):
+        x = noise(1,n, seed=n); y = crop(x, split_idx=1)
+        want = whole(y.plain()[None], torch.tensor([int(y.real_lengths)]))
+        got = f(x.plain()[None])
+        assert got.shape==want.shape
+        close(got, want, 1e-4); close(program(x.plain()[None]), got, 1e-5)  # two float32 FFTs
+    xs = torch.stack(PadAudio()([noise(1,n, seed=n) for n in (2000,9000)])); got = f(xs)
+    for i,n in enumerate((2000,9000)): close(got[i], f(noise(1,n, seed=n)[None])[0], 1e-4)
+
+def test_a_state_of_stereo_is_not_that_of_mono():
+    a,b = SpecFrontend(CFGS['Mel'](), 16000, stats=(0.,1.)),SpecFrontend(CFGS['Mel'](), 16000, stats=(0.,1.), mono=True)
+    with pytest.raises(ValueError, match='mono'): b.load_state_dict(a.state_dict())

@@ -40,7 +40,8 @@ def test_extend_is_numpys_pad_of_each_item(mode, ns, pad, extra, ch):
     if len(set(ns))==1 and not extra: assert torch.equal(extend(x, pad, None, mode), y)
 
 def test_extend_refuses_an_unknown_mode():
-    with pytest.raises(ValueError, match="mode: expected 'reflect'.*got 'mirror'"): extend(rand(2,9), 2, torch.tensor([5,9]), 'mirror')
+    for ln in (None,torch.tensor([5,9])):
+        with pytest.raises(ValueError, match="mode: expected one of .*'reflect'.*got 'mirror'"): extend(rand(2,9), 2, ln, 'mirror')
 
 # ---- spectrogram
 

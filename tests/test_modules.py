@@ -1,12 +1,14 @@
 "AudioToSpec around any module: torchaudio's and nnAudio's transforms, and modules that cannot be"
 import copy,pickle,warnings
+from functools import partial
 import numpy as np,pandas as pd,pytest,torch
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,IndexSplitter
 from torch import nn
 
 from specnorm_fastai.core import AudioTensor
 from specnorm_fastai.data import AudioBlock,PadAudio,audio_table
-from specnorm_fastai.features import AudioConfig,AudioToSpec
+from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
+from specnorm_fastai.functional import spectrogram
 from specnorm_fastai.specstats import fingerprint
 from specnorm_fastai.stats import collect_stats
 from specnorm_fastai.transforms import SpecNormalize
@@ -186,3 +188,59 @@ def test_statistics_and_workers(synthetic, monkeypatch):
     assert n(AudioToSpec(PIPES['db']())(noise(1,4000))).units=='std'
     for other in (AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_mels=32, top_db=80.)),AudioToSpec(nn.Sequential(T().MelSpectrogram(16000, n_mels=32, f_min=50.), T().AmplitudeToDB(top_db=80)))):
         with pytest.raises(ValueError, match='another pipeline'): n(other(noise(1,4000)))
+
+# ---- what breakers found
+
+class Gained(torch.nn.Module):
+    def __init__(self, v): super().__init__(); self.n_fft,self.hop_length = 400,200; v(self)
+    def forward(self, x): return spectrogram(x, 400)
+
+class Plain:
+    def __init__(self, g): self.g = g
+
+def _set(k, v): return lambda m: setattr(m, k, v)
+
+@pytest.mark.parametrize('a,b', [(_set('_gain',1.),_set('_gain',5.)), (_set('cfg',Plain(1)),_set('cfg',Plain(5))), (_set('f',lambda x: x),_set('f',lambda x: x*2)),
+    (_set('f',partial(torch.mul, other=1)),_set('f',partial(torch.mul, other=5))), (_set('s',{1,2}),_set('s',{1,3})), (_set('d',torch.float16),_set('d',torch.float32)),
+    (_set('l',[torch.nn.Conv1d(1,1,3,stride=1)]),_set('l',[torch.nn.Conv1d(1,1,3,stride=2)])),
+    (_set('p',torch.nn.Parameter(torch.ones(2), requires_grad=False)),_set('p',torch.nn.Parameter(torch.zeros(2), requires_grad=False)))])
+def test_modules_that_differ_anywhere_have_other_digests(a, b):
+    x = AudioTensor(torch.rand(1,4000), sr=16000)
+    assert AudioToSpec(Gained(a))(x).pipe!=AudioToSpec(Gained(b))(x).pipe and AudioToSpec(Gained(a))(x).pipe==AudioToSpec(Gained(a))(x).pipe
+
+def test_a_class_of_the_same_name_with_other_code_has_another_digest():
+    def make(power):
+        class Same(torch.nn.Module):
+            if power==1:
+                def forward(self, x): return spectrogram(x, 400, power=1.)
+            else:
+                def forward(self, x): return spectrogram(x, 400, power=2.)
+        return Same()
+    assert AudioToSpec(make(1)).settings['pipe']!=AudioToSpec(make(2)).settings['pipe']
+
+def test_a_module_runs_in_evaluation_mode_and_use_does_not_change_its_digest():
+    class Net(torch.nn.Module):
+        def __init__(self): super().__init__(); self.norm,self.drop = torch.nn.BatchNorm2d(1),torch.nn.Dropout(.5)
+        def forward(self, x): return self.drop(self.norm(spectrogram(x, 400)))
+    net,x = Net(),AudioTensor(torch.rand(1,4000), sr=16000)
+    t = AudioToSpec(net)
+    assert torch.equal(t(x).plain(), t(x).plain())
+    net.train(); net(torch.rand(2,1,4000)); assert AudioToSpec(net).settings['pipe']==t.settings['pipe']
+
+@pytest.mark.parametrize('known', [True,False])
+@pytest.mark.parametrize('ns', [(3000,),(3000,2000),(8000,2000),(8000,8000)], ids=str)
+def test_a_padded_batch_is_as_wide_as_its_padding(known, ns):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            if known: self.n_fft,self.hop_length = 400,200
+        def forward(self, x): return spectrogram(x, 400)
+    t,x = AudioToSpec(Net()),AudioTensor(torch.rand(len(ns),1,8000), sr=16000, lengths=list(ns))
+    y = t(x); assert y.shape[-1]==41 and y.lengths.tolist()==[1+n//200 for n in ns]
+    for i,n in enumerate(ns): torch.testing.assert_close(y[i,...,:1+n//200].plain(), t(AudioTensor(x.plain()[i,:,:n], sr=16000)).plain(), rtol=1e-5, atol=1e-6)
+    assert (y.silent is not None)==known
+
+def test_modules_in_the_wrong_place_are_told():
+    m = Gained(lambda m: None)
+    with pytest.raises(TypeError, match=r'AudioToSpec\(Gained'): AudioToSpec.from_cfg(m)
+    with pytest.raises(TypeError, match=r'AudioToSpec\(Gained'): AudioToMFCC(m)
