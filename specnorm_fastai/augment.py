@@ -27,29 +27,53 @@ from .data import AudioPadType
 from .features import _silence,_silence_known
 from .functional import extend,n_frames
 
-# %% ../nbs/55_augment.ipynb #cd83cb1e
-_direct = object()  # stands for a call that names no split
-
+# %% ../nbs/55_augment.ipynb #c9874851
 def _number(name, v, lo=-np.inf, hi=np.inf):
     "Raise where an argument is no number of a range"
     if isinstance(v, bool) or not isinstance(v, Real) or not lo<=v<=hi:
-        raise ValueError(f"{name}: expected a number" + (f" of {lo:g} to {hi:g}" if hi<np.inf else f" of at least {lo:g}" if lo>-np.inf else '') + f", got {v!r}")
+        span = f" of {lo:g} to {hi:g}" if hi<np.inf else f" of at least {lo:g}" if lo>-np.inf else ''
+        raise ValueError(f"{name}: expected a number{span}, got {v!r}")
 def _whole(name, v, lo):
-    if isinstance(v, bool) or not isinstance(v, (int,np.integer)) or v<lo: raise ValueError(f"{name}: expected a whole number of at least {lo}, got {v!r}")
+    "Raise where an argument is no whole number, or too small"
+    if isinstance(v, bool) or not isinstance(v, (int,np.integer)) or v<lo:
+        raise ValueError(f"{name}: expected a whole number of at least {lo}, got {v!r}")
 def _ordered(lo_name, lo, hi_name, hi):
     if lo>hi: raise ValueError(f"{lo_name}, {hi_name}: expected {lo_name} <= {hi_name}, got {lo!r} and {hi!r}")
 def _check_direction(v):
-    if isinstance(v, bool) or v not in (-1,0,1): raise ValueError(f"direction: expected -1 (left), 0 (both) or 1 (right), got {v!r}")
+    if isinstance(v, bool) or v not in (-1,0,1):
+        raise ValueError(f"direction: expected -1 (left), 0 (both) or 1 (right), got {v!r}")
 
+# %% ../nbs/55_augment.ipynb #c1f466fc
+def random_mask(
+    shape, # Shape of the result
+    p, # Probability of True, 0 to 1: a number, or a tensor that broadcasts against `shape`
+    device=None, # Device of the result; None: the CPU
+    generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
+)->Tensor: # bool
+    "True with probability `p`, each by itself"
+    if not isinstance(p, Tensor): _number('p', p, 0, 1)
+    u = torch.rand(shape, generator=generator).to(device or 'cpu')
+    return u < (p.to(u.device) if isinstance(p, Tensor) else p)
+
+def _per_item(draw, ln, t):
+    "`draw(n)` for each item by its own length, 0 behind it: how long the padding is changes no draw"
+    return torch.stack([F.pad(draw(n), (0,t-n)) for n in ln.tolist()]).to(ln.device)
+def _uniform(n, lo, hi, g, device): return (lo+torch.rand(n, generator=g)*(hi-lo)).to(device)
+
+# %% ../nbs/55_augment.ipynb #c21326aa
 def _working(x): return x if x.dtype in (torch.float32,torch.float64) else x.float()
 def _on(v, nd): return v.reshape(-1, *[1]*(nd-1))
 def _real(x, ln): return _on(ln, x.ndim) > torch.arange(x.shape[-1], device=x.device)
 def _flat(x):
     "Values as (batch, ...) in at least float32, and the real length of each item"
-    if x.ndim<x._event_dims: raise ValueError(f"expected a {type(x).__name__} of at least {x._event_dims} dims, got shape {tuple(x.shape)}")
+    if x.ndim<x._event_dims:
+        raise ValueError(f"expected a {type(x).__name__} of at least {x._event_dims} dims, got shape {tuple(x.shape)}")
     if not x.is_floating_point(): raise TypeError(f"expected floating point values, got {x.dtype}")
     ln = x.real_lengths.reshape(-1)
     return _working(x.plain()).reshape(len(ln), *x.shape[-x._event_dims:]),ln
+
+# %% ../nbs/55_augment.ipynb #cd83cb1e
+_direct = object()  # stands for a call that names no split
 
 class _Random(RandTransform):
     "A random change of the real part of each item"
@@ -63,7 +87,17 @@ class _Random(RandTransform):
 
     def _generator(self): return torch.Generator().manual_seed(int(torch.randint(2**62, ())) if self._seed is None else self._seed)
 
+    def _change(self,
+        v:Tensor, # Values, (batch, channel, [freq,] time), at least float32; not to be changed in place
+        ln:Tensor, # Real samples or frames of each item, (batch,), on the device of `v`
+        g:torch.Generator, # Where every draw comes from, on the CPU
+        x # The input itself, for its class, settings and silent frames
+    )->tuple: # Values like `v`, and bool (batch, time) or None: which frames are silent now, or that this is no longer known
+        "What the transform makes of every item; `_apply` takes from it the real part of the items that are drawn"
+        raise NotImplementedError
+
     def _apply(self, x):
+        "`x` with the items that are drawn changed by `_change`"
         v,ln = _flat(x)
         if not x.numel(): return x
         g = self._generator()
@@ -82,52 +116,39 @@ class _Random(RandTransform):
 class _RandomSignal(_Random):
     def encodes(self, x:AudioTensor): return self._apply(x)
 
-# %% ../nbs/55_augment.ipynb #c1f466fc
-def random_mask(
-    shape, # Of the result
-    p, # Probability of True: a number, or a tensor that broadcasts against `shape`
-    device=None, # Of the result
-    generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
-)->Tensor: # bool
-    "True with probability `p`, each by itself"
-    u = torch.rand(shape, generator=generator).to(device or 'cpu')
-    return u < (p.to(u.device) if isinstance(p, Tensor) else p)
-
-def _per_item(draw, ln, t):
-    "`draw(n)` for each item by its own length, 0 behind it: how long the padding is changes no draw"
-    return torch.stack([F.pad(draw(n), (0,t-n)) for n in ln.tolist()]).to(ln.device)
-def _uniform(n, lo, hi, g, device): return (lo+torch.rand(n, generator=g)*(hi-lo)).to(device)
-
 # %% ../nbs/55_augment.ipynb #c5a5672a
 class ChangeVolume(_RandomSignal):
-    "Multiply each item by a gain"
+    "Multiply each item by a factor"
     def __init__(self,
         p:float=0.5, # Probability for each item
-        lower:float=0.5, # Lowest gain
-        upper:float=1.5 # Highest gain
+        lower:float=0.5, # Smallest factor
+        upper:float=1.5 # Largest factor
     ):
         _number('p', p, 0, 1); _number('lower', lower); _number('upper', upper); _ordered('lower', lower, 'upper', upper)
         store_attr()
         super().__init__(p=p)
-    def _change(self, v, ln, g, x): return v*_on(_uniform(len(v), self.lower, self.upper, g, v.device).to(v.dtype), v.ndim),None
+    def _change(self, v, ln, g, x):
+        return v*_on(_uniform(len(v), self.lower, self.upper, g, v.device).to(v.dtype), v.ndim),None
 
 ChangeVolumeGPU = ChangeVolume
 
+# %% ../nbs/55_augment.ipynb #c478b2ad
 class NoiseColor:
     "Colours of noise: the exponents of `colored_noise`"
     Violet,Blue,White,Pink,Brown = -2,-1,0,1,2
     @staticmethod
-    def valid(value): # A colour?
+    def valid(value): # Anything
         "Is it one of these?"
         return isinstance(value, Real) and value in (-2,-1,0,1,2)
 def _check_color(v):
-    if not NoiseColor.valid(v): raise ValueError(f"color: expected one of NoiseColor, -2 (violet) to 2 (brown), got {v!r}")
+    if not NoiseColor.valid(v):
+        raise ValueError(f"color: expected one of NoiseColor, -2 (violet) to 2 (brown), got {v!r}")
 
 def colored_noise(
-    shape, # Of the result: a number, or a list of them, the last being time
+    shape, # Shape of the result: a number, or a list of them, the last being time
     exponent:float, # Power falls as `1/f**exponent`
     fmin:float=0., # Below this frequency power stays what it is there, in cycles a sample, at most 0.5; 0: below the lowest of all
-    device=None, # Of the result
+    device=None, # Device of the result; None: the CPU
     generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
 )->Tensor: # Variance 1 in expectation, float32
     "Gaussian noise of a colour, each row by itself"
@@ -143,14 +164,15 @@ def colored_noise(
     scale = scale/((twice*scale**2).sum()/n).sqrt()
     return torch.fft.irfft(torch.fft.rfft(x)*scale.to(x), n=n)
 
+# %% ../nbs/55_augment.ipynb #c37325ef
 def add_noise_(
     x:Tensor, # Batch, (batch, ..., time); it is not changed, for all the name says
-    color:int, # One of `NoiseColor`
-    min_level:float, # Lowest level
-    max_level:float, # Highest level
+    color:int, # Exponent of the noise, one of `NoiseColor`
+    min_level:float, # Lowest standard deviation of the noise, in units of the item: see `relative_to`
+    max_level:float, # Highest, in the same units
     p:float=1., # Probability for each item
     lengths:Tensor=None, # Real samples or frames of each item; None: all
-    relative_to:str='std', # A level of 1 is the standard deviation of an item over its real part, 'std', or its mean absolute value, 'mean'
+    relative_to:str='std', # The unit: an item's standard deviation over its real part, 'std', or its mean absolute value, 'mean'
     generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
 )->Tensor: # Like `x`
     "Add noise of a level drawn for each item"
@@ -168,11 +190,12 @@ def add_noise_(
     noise = _per_item(lambda k: colored_noise([*v.shape[1:-1],k], color, generator=generator), ln, t).to(v.dtype)
     return torch.where(_on(hit, v.ndim) & real, v+level*noise, v).to(x.dtype)
 
+# %% ../nbs/55_augment.ipynb #cbcc795f
 class AddNoise(_RandomSignal):
     "Add noise of a level relative to the mean absolute value of each item"
     def __init__(self,
-        noise_level:float=0.05, # Level
-        color:int=NoiseColor.White, # One of `NoiseColor`
+        noise_level:float=0.05, # Standard deviation of the noise, in mean absolute values of the item
+        color:int=NoiseColor.White, # Exponent of the noise, one of `NoiseColor`
         p:float=0.5 # Probability for each item
     ):
         _check_color(color); _number('noise_level', noise_level, 0); _number('p', p, 0, 1)
@@ -184,12 +207,12 @@ class AddNoiseGPU(_RandomSignal):
     "Add noise of a level relative to the standard deviation of each item, a waveform or a spectrogram"
     def __init__(self,
         p:float=1., # Probability for each item
-        min_level:float=0., # Lowest level
-        max_level:float=0.05, # Highest level
-        color:int=NoiseColor.White # One of `NoiseColor`
+        min_level:float=0., # Lowest standard deviation of the noise, in standard deviations of the item
+        max_level:float=0.05, # Highest, in the same units
+        color:int=NoiseColor.White # Exponent of the noise, one of `NoiseColor`
     ):
-        _check_color(color); _number('p', p, 0, 1); _number('min_level', min_level, 0); _number('max_level', max_level, 0)
-        _ordered('min_level', min_level, 'max_level', max_level)
+        _check_color(color); _number('p', p, 0, 1)
+        _number('min_level', min_level, 0); _number('max_level', max_level, 0); _ordered('min_level', min_level, 'max_level', max_level)
         store_attr()
         super().__init__(p=p)
     def encodes(self, x:AudioSpectrogram): return self._apply(x)
@@ -204,7 +227,8 @@ def _shift(sig, s, fill=0, lengths=None, roll=False):
     j = i-torch.as_tensor(s, device=sig.device)
     if roll: j = j%ln.clamp(min=1)
     inside = (j>=0)&(j<ln)
-    res = torch.where(inside, sig.gather(-1, j.clamp(0, max(t-1, 0)).expand(sig.shape)), torch.as_tensor(fill, dtype=sig.dtype, device=sig.device))
+    fill = torch.as_tensor(fill, dtype=sig.dtype, device=sig.device)
+    res = torch.where(inside, sig.gather(-1, j.clamp(0, max(t-1, 0)).expand(sig.shape)), fill)
     return res if lengths is None else torch.where(i<ln, res, sig)
 
 def shift_signal(
@@ -215,12 +239,25 @@ def shift_signal(
     "Move a tensor along time"
     return _shift(t, int(shift), roll=roll)
 
+# %% ../nbs/55_augment.ipynb #cb84a48d
+def _reach(n, direction, g, device):
+    "For each of `n` items a part of the longest shift, float64: from -1 to 1, or on the side of `direction`"
+    by = _uniform(n, -1, 1, g, device).double()
+    return direction*by.abs() if direction else by
+
+def _hop_seconds(sg, who):
+    s = sg.settings
+    if not (s.get('sr') and s.get('hop_length')):
+        raise ValueError(f"{who}: expected a spectrogram with sr and hop_length in its settings, got {sorted(s)} in {_name(sg)}")
+    return s['hop_length']/s['sr']
+
 def _shifted(v, ln, s, roll, x):
     "Values and silent frames of `x`, moved; an `AudioTensor` has no such frames"
     spec = isinstance(x, AudioSpectrogram)
     fill = _working(_silence(x)).reshape(*v.shape[:-1], 1) if spec and not roll else 0.
     silent = x.silent.reshape(len(v), -1) if spec and x.silent is not None and (roll or _silence_known(x)) else None
-    return _shift(v, _on(s, v.ndim), fill, _on(ln, v.ndim), roll),None if silent is None else _shift(silent, s[:,None], True, ln[:,None], roll)
+    if silent is not None: silent = _shift(silent, s[:,None], True, ln[:,None], roll)
+    return _shift(v, _on(s, v.ndim), fill, _on(ln, v.ndim), roll),silent
 
 class SignalShifter(_RandomSignal):
     "Shift each item in time, a waveform or a spectrogram"
@@ -237,24 +274,17 @@ class SignalShifter(_RandomSignal):
         super().__init__(p=p)
     def encodes(self, x:AudioSpectrogram): return self._apply(x)
     def _change(self, v, ln, g, x):
-        by = _uniform(len(v), -1, 1, g, v.device).double()
-        if self.direction: by = self.direction*by.abs()
-        top = ln*self.max_pct if self.max_time is None else self.max_time*(x.need_sr() if isinstance(x, AudioTensor) else 1/_hop_seconds(x, type(self).__name__))
-        return _shifted(v, ln, (by*top).long(), self.roll, x)
-
-def _hop_seconds(sg, who):
-    s = sg.settings
-    if not (s.get('sr') and s.get('hop_length')):
-        raise ValueError(f"{who}: expected a spectrogram with sr and hop_length in its settings, got {sorted(s)} in {_name(sg)}")
-    return s['hop_length']/s['sr']
+        if self.max_time is None: top = ln*self.max_pct
+        else: top = self.max_time*(x.need_sr() if isinstance(x, AudioTensor) else 1/_hop_seconds(x, type(self).__name__))
+        return _shifted(v, ln, (_reach(len(v), self.direction, g, v.device)*top).long(), self.roll, x)
 
 # %% ../nbs/55_augment.ipynb #cb311c51
 def region_mask(
-    n:int, # Masks
+    n:int, # Number of masks
     min_mask_size:int, # Smallest number of places; a tensor (n, 1): one for each mask
     max_mask_size:int, # Largest number of places, inclusive; like `min_mask_size`
     maskable_length:int, # Places; a tensor (n,): for each mask so many of the largest of these
-    device=None, # Of the result
+    device=None, # Device of the result; None: the CPU
     generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
 )->Tensor: # bool, (n, maskable_length)
     "Masks of one region each, its size and place drawn"
@@ -262,21 +292,24 @@ def region_mask(
     at = lambda v: torch.as_tensor(v, device=device or 'cpu')
     lo,hi,length = at(min_mask_size),at(max_mask_size),at(maskable_length)
     if length.ndim==1: length = length[:,None]
-    if (lo<0).any() or (lo>hi).any(): raise ValueError(f"min_mask_size, max_mask_size: expected 0 <= min <= max, got {min_mask_size} and {max_mask_size}")
+    if (lo<0).any() or (lo>hi).any():
+        raise ValueError(f"min_mask_size, max_mask_size: expected 0 <= min <= max, got {min_mask_size} and {max_mask_size}")
     if (hi>length).any():
         bad = (hi>length).expand(n, 1).flatten().nonzero()[0]
-        raise ValueError(f"max_mask_size: a mask of {int(hi.expand(n, 1)[bad])} is larger than its axis, which has {int(length.expand(n, 1)[bad])} places")
+        size,places = (int(v.expand(n, 1)[bad]) for v in (hi,length))
+        raise ValueError(f"max_mask_size: a mask of {size} is larger than its axis, which has {places} places")
     size = torch.minimum(lo+at(size)*(hi-lo+1), hi).floor()
     start = torch.minimum(at(start)*(length-size+1), length-size).floor()
     i = torch.arange(int(length.max()) if length.numel() else 0, device=device or 'cpu')
     return (start<=i) & (i<start+size)
 
+# %% ../nbs/55_augment.ipynb #c8fbb513
 class SignalCutoutGPU(_RandomSignal):
     "Set one piece of each item to 0"
     def __init__(self,
         p:float=0.5, # Probability for each item
-        min_cut_pct:float=0., # Smallest piece, as a part of the item
-        max_cut_pct:float=0.15 # Largest piece, as a part of the item
+        min_cut_pct:float=0., # Smallest piece, as a part of the item, 0 to 1
+        max_cut_pct:float=0.15 # Largest piece, as a part of the item, 0 to 1
     ):
         _number('p', p, 0, 1); _number('min_cut_pct', min_cut_pct, 0, 1); _number('max_cut_pct', max_cut_pct, 0, 1)
         _ordered('min_cut_pct', min_cut_pct, 'max_cut_pct', max_cut_pct)
@@ -291,15 +324,16 @@ class SignalCutout(SignalCutoutGPU):
     "Set one piece of each item to 0"
     def __init__(self,
         p:float=0.5, # Probability for each item
-        max_cut_pct:float=0.15 # Largest piece, as a part of the item
+        max_cut_pct:float=0.15 # Largest piece, as a part of the item, 0 to 1
     ): super().__init__(p, 0., max_cut_pct)
 
+# %% ../nbs/55_augment.ipynb #c42d282f
 class SignalLossGPU(_RandomSignal):
     "Set single samples of each item to 0, the same in all its channels"
     def __init__(self,
         p:float=0.5, # Probability for each item
-        min_cut_pct:float=0., # Smallest part of the samples
-        max_cut_pct:float=0.15 # Largest part of the samples
+        min_cut_pct:float=0., # Smallest part of the samples to lose, 0 to 1
+        max_cut_pct:float=0.15 # Largest part of the samples to lose, 0 to 1
     ):
         _number('p', p, 0, 1); _number('min_cut_pct', min_cut_pct, 0, 1); _number('max_cut_pct', max_cut_pct, 0, 1)
         _ordered('min_cut_pct', min_cut_pct, 'max_cut_pct', max_cut_pct)
@@ -314,7 +348,7 @@ class SignalLoss(SignalLossGPU):
     "Set single samples of each item to 0, the same in all its channels"
     def __init__(self,
         p:float=0.5, # Probability for each item
-        max_loss_pct:float=0.15 # Largest part of the samples
+        max_loss_pct:float=0.15 # Largest part of the samples to lose, 0 to 1
     ):
         _number('max_loss_pct', max_loss_pct, 0, 1)
         super().__init__(p, 0., max_loss_pct)
@@ -324,8 +358,10 @@ def _masks(x, num_masks, min_size, max_size, axis, lengths, generator, start=Non
     "Places to mask, bool, (batch, 1, freq or 1, time or 1)"
     n,a,k = len(x),x.shape[axis],num_masks-(start is not None)
     limit = a if axis==2 or lengths is None else lengths.repeat(k)
-    m = region_mask(k*n, min_size, max_size, limit, device=x.device, generator=generator).view(k, n, -1).any(0) if k else torch.zeros(n, a, dtype=torch.bool, device=x.device)
-    m = F.pad(m, (0,a-m.shape[-1]))
+    m = torch.zeros(n, a, dtype=torch.bool, device=x.device)
+    if k:
+        m = region_mask(k*n, min_size, max_size, limit, device=x.device, generator=generator).view(k, n, -1).any(0)
+        m = F.pad(m, (0,a-m.shape[-1]))
     if start is not None:
         i = torch.arange(a, device=x.device)
         m = m | (i>=start)&(i<start+min_size)
@@ -344,7 +380,7 @@ def mask_along_axis_(
     specgrams:Tensor, # Batch, (batch, channel, freq, time); it is not changed, for all the name says
     num_masks:int, # Masks for each item, the same in all its channels; they may overlap
     min_size:int, # Fewest rows or frames in a mask
-    max_size:int, # Most of them
+    max_size:int, # Most rows or frames in a mask
     mask_val:float=None, # What to fill with; None: the mean of what is hidden, by channel
     axis:int=2, # 2: mask frequencies, 3: mask time
     lengths:Tensor=None, # Real frames of each item, (batch,); None: all
@@ -352,23 +388,28 @@ def mask_along_axis_(
 )->Tensor: # Like `specgrams`
     "Mask regions of one axis, drawn for each item"
     if axis not in (2,3): raise ValueError(f"axis: expected 2 (frequency) or 3 (time), got {axis!r}")
-    if specgrams.ndim!=4: raise ValueError(f"specgrams: expected (batch, channel, freq, time), got shape {tuple(specgrams.shape)}")
+    if specgrams.ndim!=4:
+        raise ValueError(f"specgrams: expected (batch, channel, freq, time), got shape {tuple(specgrams.shape)}")
     x = _working(specgrams)
-    return _fill_masked(x, _masks(x, num_masks, min_size, max_size, axis, lengths, generator), mask_val, lengths, 'masks').to(specgrams.dtype)
+    m = _masks(x, num_masks, min_size, max_size, axis, lengths, generator)
+    return _fill_masked(x, m, mask_val, lengths, 'masks').to(specgrams.dtype)
 
+# %% ../nbs/55_augment.ipynb #ca070960
 class SpectrogramTransform(DisplayedTransform):
     "Base of what is for spectrograms: an `AudioTensor` passes, with a warning"
     def encodes(self, audio:AudioTensor):
-        warnings.warn(f"{type(self).__name__} is for spectrograms: an AudioTensor of shape {tuple(audio.shape)} passes unchanged. Put AudioToSpec before it")
+        warnings.warn(f"{type(self).__name__} is for spectrograms: an AudioTensor of shape {tuple(audio.shape)} passes unchanged. "
+                      "Put AudioToSpec before it")
         return audio
 
 class _RandomSpec(SpectrogramTransform, _Random):
     order = 100
     def encodes(self, x:AudioSpectrogram): return self._apply(x)
 
+# %% ../nbs/55_augment.ipynb #c3e17656
 class _FixedMask(_RandomSpec):
     def __init__(self,
-        num_masks:int=1, # Masks for each item
+        num_masks:int=1, # Masks for each item; they may overlap
         size:int=20, # Rows or frames in a mask
         start:int=None, # First row or frame of the first mask; None: drawn
         val:float=None # What to fill with; None: the mean of each channel over its real frames
@@ -380,42 +421,46 @@ class _FixedMask(_RandomSpec):
     def _change(self, v, ln, g, x):
         if not self.num_masks: return v,None if x.silent is None else x.silent.reshape(len(v), -1)
         a = v.shape[2] if self._axis==2 else int(ln.min())
-        if self.size>a: raise ValueError(f"size: {type(self).__name__} of size {self.size} is larger than its axis, which has {a} places in {_name(x)}")
+        if self.size>a:
+            raise ValueError(f"size: {type(self).__name__} of size {self.size} is larger than its axis, which has {a} places in {_name(x)}")
         if self.start is not None and self.start>a-self.size:
             raise ValueError(f"start: expected 0 to {a-self.size} for a mask of {self.size} on an axis of {a}, got {self.start}")
-        return _fill_masked(v, _masks(v, self.num_masks, self.size, self.size, self._axis, ln, g, self.start), self.val, ln, 'channel'),None
+        m = _masks(v, self.num_masks, self.size, self.size, self._axis, ln, g, self.start)
+        return _fill_masked(v, m, self.val, ln, 'channel'),None
 
 class MaskFreq(_FixedMask): "Mask bands of frequencies of one size"; _axis = 2
 class MaskTime(_FixedMask): "Mask stretches of time of one size"; _axis = 3
 
+# %% ../nbs/55_augment.ipynb #c4f1c89c
 class _DrawnMask(_RandomSpec):
     def __init__(self,
-        num_masks:int=1, # Masks for each item
+        num_masks:int=1, # Masks for each item; they may overlap
         min_size:int=1, # Fewest rows or frames in a mask
-        max_size:int=10, # Most of them
+        max_size:int=10, # Most rows or frames in a mask
         mask_val:float=None # What to fill with; None: the mean of what is hidden, by channel
     ):
-        _whole('num_masks', num_masks, 0); _whole('min_size', min_size, 0); _whole('max_size', max_size, 0); _ordered('min_size', min_size, 'max_size', max_size)
+        _whole('num_masks', num_masks, 0)
+        _whole('min_size', min_size, 0); _whole('max_size', max_size, 0); _ordered('min_size', min_size, 'max_size', max_size)
         store_attr()
         super().__init__()
-    def _change(self, v, ln, g, x): return mask_along_axis_(v, self.num_masks, self.min_size, self.max_size, self.mask_val, self._axis, ln, g),None
+    def _change(self, v, ln, g, x):
+        return mask_along_axis_(v, self.num_masks, self.min_size, self.max_size, self.mask_val, self._axis, ln, g),None
 
 class MaskFreqGPU(_DrawnMask): "Mask bands of frequencies of random size"; _axis = 2
 class MaskTimeGPU(_DrawnMask): "Mask stretches of time of random size"; _axis = 3
 
+# %% ../nbs/55_augment.ipynb #c957a769
 class SGRoll(_RandomSpec):
     "Turn each item around in time"
     def __init__(self,
-        max_shift_pct:float=0.5, # Farthest turn as a part of the item
+        max_shift_pct:float=0.5, # Farthest turn, as a part of the item, 0 to 1
         direction:int=0 # -1: left, 0: both, 1: right
     ):
         _check_direction(direction); _number('max_shift_pct', max_shift_pct, 0, 1)
         store_attr()
         super().__init__()
     def _change(self, v, ln, g, x):
-        by = _uniform(len(v), -1, 1, g, v.device).double()
-        if self.direction: by = self.direction*by.abs()
-        return _shifted(v, ln, (by*self.max_shift_pct*ln).long(), True, x)
+        return _shifted(v, ln, (_reach(len(v), self.direction, g, v.device)*self.max_shift_pct*ln).long(), True, x)
 
 # %% ../nbs/55_augment.ipynb #c42a7623
 def _width(sg, ms):
@@ -424,8 +469,10 @@ def _width(sg, ms):
     s = sg.settings
     hop,mel = s['hop_length'],s.get('mel_settings') or {}
     if 'n_fft' not in s or 'resized' in s: return int(s['sr']*ms/(1000*hop))+1
-    return n_frames(int(ms/1000*s['sr']), s['n_fft'], hop, *(s.get(k, mel.get(k, d)) for k,d in (('center',True),('pad',0))))
+    center,pad = (s.get(k, mel.get(k, d)) for k,d in (('center',True),('pad',0)))
+    return n_frames(int(ms/1000*s['sr']), s['n_fft'], hop, center, pad)
 
+# %% ../nbs/55_augment.ipynb #c49667c6
 class CropTime(SpectrogramTransform, _Random):
     "Crop or pad each item to a duration: random crops in training, centred ones at validation"
     augments,split_idx,_centred = False,None,False
@@ -433,7 +480,8 @@ class CropTime(SpectrogramTransform, _Random):
         duration:float, # Milliseconds
         pad_mode:AudioPadType=AudioPadType.Zeros # How to fill an item that is too short, with silence or with itself
     ):
-        if isinstance(duration, (str,bool)) or not 0<duration<np.inf: raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
+        if isinstance(duration, (str,bool)) or not 0<duration<np.inf:
+            raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
         store_attr()
         super().__init__()
     def before_call(self, b, split_idx):
@@ -441,7 +489,8 @@ class CropTime(SpectrogramTransform, _Random):
         self._centred = bool(split_idx)
 
     def encodes(self, x:AudioSpectrogram):
-        if not isinstance(self.pad_mode, AudioPadType): raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {self.pad_mode!r}")
+        if not isinstance(self.pad_mode, AudioPadType):
+            raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {self.pad_mode!r}")
         v,ln = _flat(x)
         w = int(_width(x, self.duration))
         if w<1: raise ValueError(f"duration: {self.duration} ms hold no frame of {_name(x)}")
@@ -457,10 +506,13 @@ class CropTime(SpectrogramTransform, _Random):
         to = j.clamp(0, v.shape[-1]-1)
         lead = x.shape[:x.ndim-3]
         fill = _working(_silence(x)).reshape(*v.shape[:-1], 1)
-        y = torch.where(inside[:,None,None], v.gather(-1, to[:,None,None].expand(*v.shape[:-1], w)), fill).to(x.dtype).reshape(*x.shape[:-1], w)
-        silent = None if x.silent is None or not (inside.all() or _silence_known(x)) else torch.where(inside, x.silent.reshape(len(v), -1).gather(-1, to), True).reshape(*lead, w)
-        lengths = (at<0)|(ln>=w)|(self.pad_mode==AudioPadType.Repeat)&(ln>0)
-        return AudioSpectrogram.create(y, settings=x.settings, freqs=x.freqs, fn=x.fn, silent=silent, lengths=torch.where(lengths, w, ln).reshape(lead))
+        y = torch.where(inside[:,None,None], v.gather(-1, to[:,None,None].expand(*v.shape[:-1], w)), fill)
+        silent = None
+        if x.silent is not None and (inside.all() or _silence_known(x)):
+            silent = torch.where(inside, x.silent.reshape(len(v), -1).gather(-1, to), True).reshape(*lead, w)
+        full = (at<0)|(ln>=w)|(self.pad_mode==AudioPadType.Repeat)&(ln>0)
+        return AudioSpectrogram.create(y.to(x.dtype).reshape(*x.shape[:-1], w), settings=x.settings, freqs=x.freqs, fn=x.fn, silent=silent,
+                                       lengths=torch.where(full, w, ln).reshape(lead))
 
 # %% ../nbs/55_augment.ipynb #cc350ea5
 @lru_cache(maxsize=16)
@@ -478,7 +530,7 @@ def delta(
     x:Tensor, # Spectrogram, (..., channel, freq, time)
     width:int=9, # Frames that a slope is taken over, odd
     order:int=1, # 1: slope, 2: curvature; the degree of the polynomial too
-    mode:str='interp', # At the ends: 'interp', the polynomial there; or a mode of `extend`: 'replicate', 'reflect', 'constant' or 'circular'
+    mode:str='interp', # At the ends: 'interp', the polynomial there; or 'replicate', 'reflect', 'constant' or 'circular', as in `extend`
     lengths:Tensor=None # Real frames of each item, shape of the batch dims; None: all
 )->Tensor: # Like `x`, per frame (to the power of `order`); 0 in padding
     "Derivative of each row over time by a Savitzky-Golay filter; of order 1 this is the regression formula"
@@ -488,7 +540,9 @@ def delta(
     h,t = width//2,x.shape[-1]
     ln = None if lengths is None else lengths.to(x.device)[...,None,None]
     need = {'interp':width, 'reflect':h+1, 'circular':h}.get(mode, 1)
-    if t<need or ln is not None and (ln<need).any(): raise ValueError(f"width: {width} frames with mode {mode!r} need items of at least {need} frames, got {t if ln is None else int(ln.min())}")
+    if t<need or ln is not None and (ln<need).any():
+        got = t if ln is None else int(ln.min())
+        raise ValueError(f"width: {width} frames with mode {mode!r} need items of at least {need} frames, got {got}")
     v,m = _working(x),_slopes(width, order)
     if mode=='interp': e = F.pad(v, (h,h))
     else: e = extend(v.reshape(-1, t) if ln is None else v, h, ln, mode).reshape(*x.shape[:-1], t+2*h)
@@ -500,6 +554,10 @@ def delta(
         at = lambda start,k: (start[...,None]+torch.arange(k, device=x.device)).expand(*x.shape[:-1], k)
         y = y.scatter(-1, at(ln-h, h), v.gather(-1, at(ln-width, width))@last)
     return (y if ln is None else torch.where(torch.arange(t, device=x.device)<ln[...,None], y, 0.)).to(x.dtype)
+
+# %% ../nbs/55_augment.ipynb #c1119ba4
+def _more_channels(x, y, how):
+    return AudioSpectrogram.create(y, settings={**x.settings, 'delta':how}, freqs=x.freqs, lengths=x.lengths, fn=x.fn, silent=x.silent)
 
 class Delta(SpectrogramTransform):
     "Slope and curvature of each channel as channels behind it: [c, slope, curvature] for each"
@@ -516,6 +574,7 @@ class Delta(SpectrogramTransform):
         _flat(x)
         return _more_channels(x, self.values(x.plain(), x.lengths), ['savgol',self.width])
 
+# %% ../nbs/55_augment.ipynb #cd566421
 class DeltaGPU(SpectrogramTransform):
     "The slopes of all channels, and the slopes of these, as channels behind them: [all, slopes, slopes of slopes]"
     def __init__(self,
@@ -534,9 +593,6 @@ class DeltaGPU(SpectrogramTransform):
         _flat(x)
         return _more_channels(x, self.values(x.plain(), x.lengths), ['regression',self.width,self.mode])
 
-def _more_channels(x, y, how):
-    return AudioSpectrogram.create(y, settings={**x.settings, 'delta':how}, freqs=x.freqs, lengths=x.lengths, fn=x.fn, silent=x.silent)
-
 # %% ../nbs/55_augment.ipynb #c91a514a
 class TfmResize(SpectrogramTransform):
     "Scale a spectrogram to a number of rows and frames"
@@ -544,7 +600,8 @@ class TfmResize(SpectrogramTransform):
         size:int|tuple, # Rows and frames, or one number for both
         interp_mode:str='bilinear' # 'bilinear', 'bicubic', 'nearest', 'nearest-exact' or 'area'
     ):
-        if interp_mode not in (modes:=('bilinear','bicubic','nearest','nearest-exact','area')): raise ValueError(f"interp_mode: expected one of {list(modes)}, got {interp_mode!r}")
+        if interp_mode not in (modes:=('bilinear','bicubic','nearest','nearest-exact','area')):
+            raise ValueError(f"interp_mode: expected one of {list(modes)}, got {interp_mode!r}")
         hw = (size,size) if isinstance(size, (int,np.integer)) else size
         try: h,w = hw
         except (TypeError,ValueError): raise ValueError(f"size: expected a whole number or two, got {size!r}") from None
@@ -557,7 +614,8 @@ class TfmResize(SpectrogramTransform):
         v,ln = _flat(x)
         if not x.numel(): raise ValueError(f"TfmResize: expected a spectrogram with rows and frames, got shape {tuple(x.shape)}")
         (h,w),(h0,w0) = self.size,v.shape[-2:]
-        y = F.interpolate(v, size=self.size, mode=self.interp_mode, **(dict(align_corners=False) if self.interp_mode in ('bilinear','bicubic') else {}))
+        corners = dict(align_corners=False) if self.interp_mode in ('bilinear','bicubic') else {}
+        y = F.interpolate(v, size=self.size, mode=self.interp_mode, **corners)
         s = {**x.settings, 'resized':[h,w,self.interp_mode]}
         if s.get('hop_length'): s['hop_length'] = s['hop_length']*(w0-.5)/(w-.5)
         freqs = None if x.freqs is None else tuple(np.interp((np.arange(h)+.5)*h0/h-.5, np.arange(h0), x.freqs).tolist())

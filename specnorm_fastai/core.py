@@ -67,6 +67,10 @@ def _expand(idx, nd):
     if dots: idx[dots[0]:dots[0]+1] = [slice(None)]*(nd-len(idx)+1)
     return idx + [slice(None)]*(nd-len(idx))
 
+def _step(i, n):
+    "Every how many places an index takes"
+    return abs(i.indices(n)[2]) if isinstance(i, slice) else 1
+
 def _pick(fn, i):
     "The file names at index `i` of the batch dim"
     if isinstance(i, int) or (isinstance(i, (Tensor,np.ndarray,np.integer)) and np.ndim(i)==0 and np.asarray(i).dtype!=bool): return fn[int(i)]
@@ -139,6 +143,7 @@ class _Items:
         "Set `lengths`, `fn` and `silent` after `func` made `self`"
         ops = [a for a in (*args, *kwargs.values()) if isinstance(a, _Items)]
         mine,others = self.__dict__,[o.__dict__ for o in ops]
+        if func is Tensor.__getitem__: self._selected(ops[0], args[1])
         if 'fn' not in mine and not any(k in d for d in (mine,*others) for k in ('lengths','silent')): return
         if func is Tensor.__getitem__: ln,fn,si = ops[0]._indexed(args[1], self)
         elif func is Tensor.unsqueeze and args[1:]==(0,): ln,fn,si = ops[0]._indexed(None, self)
@@ -150,7 +155,6 @@ class _Items:
         if isinstance(fn, tuple) and (lead!=1 or len(fn)!=self.shape[0]) or isinstance(fn, str) and lead: fn = None
         self._keep(ln, fn, si)
         if ln is None and any(d.get('lengths') is not None for d in others): self._lost = True  # some of it may be padding
-        if func is Tensor.__getitem__: self._selected(ops[0], args[1])
 
     def _selected(self, of, idx): pass
 
@@ -264,7 +268,7 @@ class _Items:
             if lengths.numel() and (lengths.min()<0 or lengths.max()>self.shape[-1]):
                 raise ValueError(f"lengths: expected 0 to {self.shape[-1]}, got {lengths.min().item()} to {lengths.max().item()}")
             self.lengths = lengths
-        if fn is not None: self.fn = _plain_meta(fn)
+        if fn is not None: self.fn = _plain_meta(tuple(fn) if isinstance(fn, list) else fn)
         if silent is not None:
             silent = torch.as_tensor(silent, dtype=torch.bool, device=self.device)
             want = (*self.shape[:self._n_lead()],self.shape[-1])
@@ -375,6 +379,11 @@ class AudioTensor(_Items, TensorBase):
         if cache_folder is not None: fn = Path(cache_folder)/Path(fn).name
         x,sr = _read_audio(fn, frame_offset, num_frames)
         return cls(torch.from_numpy(x), sr=sr, fn=str(fn))
+
+    def _selected(self, of, idx):
+        "Every second sample is half the rate; a rate that is no whole number is not known"
+        idx = _expand(idx, of.ndim)
+        if idx and self.sr and (k:=_step(idx[-1], of.shape[-1]))>1: self.sr = None if self.sr%k else self.sr//k
 
     @property
     def nsamples(self): "Samples on the time axis, padding included"; return self.shape[-1]
@@ -540,6 +549,7 @@ class AudioSpectrogram(_Items, TensorImageBase):
         if 'rows_taken' in taken and self.freqs is not None:
             try: self.freqs = tuple(np.asarray(self.freqs)[idx[-2].cpu().numpy() if isinstance(idx[-2], Tensor) else idx[-2]].tolist())
             except (IndexError,TypeError): del self.freqs
+        if (k:=_step(idx[-1], of.shape[-1]))>1 and self.settings.get('hop_length'): taken['hop_length'] = self.settings['hop_length']*k
         if taken and self.settings: self._settings = {**self.settings, **taken}
     def __getattr__(self, name):
         if not name.startswith('_') and name in self.settings: return self.settings[name]

@@ -53,7 +53,8 @@ class Resample(Transform):
             a = np.pad(a.reshape(-1, a.shape[-1]), [(0,0),(0,-(-old//new))])  # soxr may return one sample less than ceil
             y = soxr.resample(a.T, old, new, quality='HQ').T.reshape(*x.shape[:-1], -1)
         ln = None if x.lengths is None else -(-x.lengths*new//old)
-        return AudioTensor(torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device), sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
+        y = torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device)
+        return AudioTensor(y, sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
 
     @property
     def name(self): return f"Resample -- {self.sr_new} Hz, {self.method}"
@@ -71,7 +72,7 @@ class AudioPadType(Enum):
     Zeros_After = 'zeros_after' # zeros behind
     Repeat = 'repeat'           # the clip again
 
-def _like(x, y, n): return AudioTensor(torch.Tensor.as_subclass(y, torch.Tensor), sr=x.sr, lengths=n, fn=x.fn, waveform_norm=x.waveform_norm)
+def _like(x, y, n): return AudioTensor(y.as_subclass(torch.Tensor), sr=x.sr, lengths=n, fn=x.fn, waveform_norm=x.waveform_norm)
 
 class ResizeSignal(RandTransform):
     "Crop or pad an `AudioTensor` to a duration: random crops in training, centred ones at validation"
@@ -82,7 +83,8 @@ class ResizeSignal(RandTransform):
     ):
         if not isinstance(pad_mode, AudioPadType):
             raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {pad_mode!r}")
-        if isinstance(duration, str) or not 0<duration<math.inf: raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
+        if isinstance(duration, str) or not 0<duration<math.inf:
+            raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
         super().__init__()
         self.duration,self.pad_mode = duration,pad_mode
 
@@ -121,25 +123,27 @@ class RemoveSilence(Transform):
         if remove_type is not None and not isinstance(remove_type, RemoveType):
             raise ValueError(f"remove_type: expected None or one of {[str(r) for r in RemoveType]}, got {remove_type!r}")
         for k,v in (('threshold',threshold),('pad_ms',pad_ms)):
-            if isinstance(v, bool) or not isinstance(v, Real) or not 0<=v<math.inf: raise ValueError(f"{k}: expected a number of at least 0, got {v!r}")
+            if isinstance(v, bool) or not isinstance(v, Real) or not 0<=v<math.inf:
+                raise ValueError(f"{k}: expected a number of at least 0, got {v!r}")
         self.remove_type,self.threshold,self.pad_ms = remove_type,threshold,pad_ms
 
     def encodes(self, x:AudioTensor)->AudioTensor:
         if self.remove_type is None: return x
         if x.ndim not in (2,3): raise ValueError(f"RemoveSilence: expected ([batch,] channel, time), got shape {tuple(x.shape)}")
         pad = int(self.pad_ms/1000*x.need_sr())
-        if x.ndim==2: return _like(x, self._cut(x.plain()[...,:int(x.real_lengths)], pad), None)
-        items = [self._cut(o[...,:n], pad) for o,n in zip(x.plain(), x.real_lengths.tolist())]
+        hop = max(min(int(.02*x.sr), 512), 1)  # a quarter of librosa's window at most, and not that of pad: windows must overlap
+        if x.ndim==2: return _like(x, self._cut(x.plain()[...,:int(x.real_lengths)], pad, hop), None)
+        items = [self._cut(o[...,:n], pad, hop) for o,n in zip(x.plain(), x.real_lengths.tolist())]
         if not items: return x
         ln = [o.shape[-1] for o in items]
         return _like(x, torch.stack([F.pad(o, (0,max(ln)-n)) for o,n in zip(items, ln)]), ln)
 
-    def _cut(self, x, pad):
+    def _cut(self, x, pad, hop):
         n = x.shape[-1]
         if not x.numel() or pad>n: return x
         from librosa.effects import split
         a = x.detach().cpu()
-        at = split((a if a.dtype==torch.float64 else a.float()).numpy(), top_db=self.threshold, hop_length=pad or 512).tolist()
+        at = split((a if a.dtype==torch.float64 else a.float()).numpy(), top_db=self.threshold, hop_length=hop).tolist()
         if not at: return x
         if self.remove_type is RemoveType.Trim: at = [(at[0][0],at[-1][1])]
         pieces = []
@@ -168,9 +172,11 @@ class PadAudio(Transform):
         lead = items[0].shape[:-1]
         for o in items:
             if o.ndim!=o._event_dims:
-                raise ValueError(f"items of a batch: expected {'(channel, time)' if o._event_dims==2 else '(channel, freq, time)'}, got shape {tuple(o.shape)} in {_name(o)}; x[None] gives samples their channel")
+                raise ValueError(f"items of a batch: expected {'(channel, time)' if o._event_dims==2 else '(channel, freq, time)'}, "
+                                 f"got shape {tuple(o.shape)} in {_name(o)}; x[None] gives samples their channel")
             if o.shape[:-1]!=lead:
-                raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, {tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
+                raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, "
+                                 f"{tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
         return [self._pad1(o, n) for o in items]
 
     def _pad1(self, o, n):
@@ -213,12 +219,15 @@ class OpenAudio(Transform):
         root:str|Path=None # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
     ): self.items,self.cache_folder,self.root = items,cache_folder,root
 
-    def encodes(self, x:Path): return AudioTensor.create(x, cache_folder=self.cache_folder) if self.root is None else AudioTensor.create(self._cached(x))
+    def encodes(self, x:Path):
+        if self.root is None: return AudioTensor.create(x, cache_folder=self.cache_folder)
+        return AudioTensor.create(self._cached(x))
     def encodes(self, x:int|np.integer): return self.encodes(self._item(x))
     def decodes(self, x:int|np.integer): return self._item(x)
 
     def _item(self, i):
-        if self.items is None: raise ValueError(f"items: expected the paths that numbers stand for, as in OpenAudio(files), got None and the number {i}")
+        if self.items is None:
+            raise ValueError(f"items: expected the paths that numbers stand for, as in OpenAudio(files), got None and the number {i}")
         return Path(self.items[i])
 
     def _cached(self, x):
@@ -251,7 +260,8 @@ class AudioBlock(TransformBlock):
     ): # An `AudioBlock` for the paths of the files in `path`
         "Process the files of a folder once, and read what was made of them from then on"
         cache = preprocess_audio_folder(path, folders, output_dir, **kwargs)
-        return cls(cache, root=Path(path).expanduser().absolute(), **{k:v for k,v in kwargs.items() if k in ('sample_rate','force_mono','crop_signal_to')})
+        kw = {k:v for k,v in kwargs.items() if k in ('sample_rate','force_mono','crop_signal_to')}
+        return cls(cache, root=Path(path).expanduser().absolute(), **kw)
 
 def AudioGetter(
     suf:str='', # Folder below the one that is given
@@ -300,22 +310,28 @@ def preprocess_audio_folder(
     how = dict(sample_rate=sample_rate, force_mono=force_mono, crop_signal_to=crop_signal_to)
     pp = PreprocessAudio(**how)
     files = [f for f in get_audio_files(path, folders=folders) if not f.is_relative_to(out)]
-    if not files: raise ValueError(f"path: no audio file ({' '.join(audio_extensions)}) in {path}" + (f" in folders {folders}" if folders else ''))
+    if not files:
+        raise ValueError(f"path: no audio file ({' '.join(audio_extensions)}) in {path}" + (f" in folders {folders}" if folders else ''))
     jobs = {f:_as_wav(out/f.relative_to(path)) for f in files}
     by = {}
     for f,to in jobs.items():
         if (other:=by.setdefault(to, f)) is not f: raise ValueError(f"path: {other} and {f} would both be stored as {to}; rename one")
     note = out/'preprocess.json'
     known = json.loads(note.read_text()) if note.exists() else None
-    if known not in (None,how): raise ValueError(f"output_dir: {out} holds audio processed with {known}, asked for was {how}. Give another output_dir, or remove it")
+    if known not in (None,how):
+        raise ValueError(f"output_dir: {out} holds audio processed with {known}, asked for was {how}. "
+                         "Give another output_dir, or remove it")
     if known is None:
-        if there:=[to for to in jobs.values() if to.exists()]: raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
+        if there:=[to for to in jobs.values() if to.exists()]:
+            raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
         out.mkdir(parents=True, exist_ok=True)
         with _whole_file(note) as tmp: Path(tmp).write_text(json.dumps(how, default=lambda o: o.item()))
     done = lambda f,to: to.exists() and to.stat().st_mtime>=f.stat().st_mtime
     todo = [(f,to) for f,to in jobs.items() if not done(f, to)]
     bad = [e for e in parallel(_preprocess, todo, pp=pp, n_workers=n_workers, progress=progress) if e is not None] if todo else []
-    if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
+    if bad:
+        more = ['...'] if len(bad)>10 else []
+        raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10], *more]))
     return out
 
 # %% ../nbs/50_data.ipynb #c83b81dd
@@ -343,7 +359,8 @@ def audio_table(
     csv,df = _read_csv(data)
     if not len(df): raise ValueError(f"{csv} has no rows")
     columns = list(df.columns)
-    if 'path' in columns: raise ValueError(f"{csv}: has a column 'path', which is the name of the one that audio_table adds; call it otherwise")
+    if 'path' in columns:
+        raise ValueError(f"{csv}: has a column 'path', which is the name of the one that audio_table adds; call it otherwise")
     if 'filename' not in columns: raise ValueError(f"filename: no column 'filename' in {csv}; it has {columns}")
     names,root = df.filename,(data/'audio').resolve()
     if (names=='').any(): raise ValueError(f"{csv}: column 'filename' is empty in row {int(np.flatnonzero(names=='')[0])+2}")
@@ -353,7 +370,8 @@ def audio_table(
     if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
     gone = [f for f in names if not (root/f).exists()]
     if gone:
-        raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: {', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
+        raise FileNotFoundError(f"{csv} names {len(gone)} of {len(names)} files that are not in {data/'audio'}: "
+                                f"{', '.join(gone[:5])}{' ...' if len(gone)>5 else ''}")
     df['path'] = [str(data/'audio'/f) for f in names]
     df.attrs.update(csv=csv, columns=columns)
     return df
@@ -387,7 +405,8 @@ class CrossValidationSplitter:
         if (gone:=s.isna()).any():
             raise ValueError(f"col: {self.col!r} is empty in {int(gone.sum())} rows, the first at position {int(np.flatnonzero(gone)[0])}")
         valid = same_value(s, self.fold)
-        if not valid.any(): raise ValueError(f"fold: no row has {self.col} {self.fold!r}; its values are {sorted(s.unique().tolist(), key=str)}")
+        if not valid.any():
+            raise ValueError(f"fold: no row has {self.col} {self.fold!r}; its values are {sorted(s.unique().tolist(), key=str)}")
         if valid.all(): raise ValueError(f"fold: every row has {self.col} {self.fold!r}, so that none is left to train on")
         return IndexSplitter(np.flatnonzero(valid))(df)
 

@@ -90,7 +90,8 @@ def config_from_func(
     defaults = {**{k:p.default for k,p in _params(func).items()}, **kwargs}
     need = [k for k,v in defaults.items() if v is inspect.Parameter.empty]
     have = {k:_field(v) for k,v in defaults.items() if k not in need}
-    return make_dataclass(name, [*need, *((k, object, v) for k,v in have.items())], namespace={'__doc__': f'Configuration of `{func.__name__}`'})
+    doc = f'Configuration of `{func.__name__}`'
+    return make_dataclass(name, [*need, *((k, object, v) for k,v in have.items())], namespace={'__doc__': doc})
 
 # %% ../nbs/57_fastaudio.ipynb #c19dfa0b
 def show_audio_signal(

@@ -212,7 +212,7 @@ def _same_work(ds, *rest):
     return len(ds),d.hexdigest()
 
 _kind = dict(red_dims=(0,3), on_bad='skip')
-_not_done = {'padding': "these spectrograms do not say which frames are silent (AudioToSpec makes them so), so only padding is left out; mask='padding' says so",
+_not_done = {'padding': "these spectrograms do not say which frames are silent (AudioToSpec makes them so; what stands behind it, such as TfmResize, may have lost it), so only padding is left out; mask='padding' says so",
              None: "a transform behind AudioToSpec lost the lengths of the clips, so padding and silence are counted as sound; mask=None says so"}
 
 def _add(rec, x, mask, groups):

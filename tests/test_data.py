@@ -11,8 +11,9 @@ from fastai.data.all import CategoryBlock,ColReader,DataBlock,GrandparentSplitte
 from fastai.torch_core import TensorCategory,TensorImage
 
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
-from specnorm_fastai.data import (AudioBlock,AudioGetter,AudioPadType,CrossValidationSplitter,DownmixMono,OpenAudio,PadAudio,PreprocessAudio,RemoveSilence,RemoveType,
-                                  Resample,ResizeSignal,audio_item_tfms,preprocess_audio_folder,same_value,synthetic_audio)
+from specnorm_fastai.data import (AudioBlock,AudioGetter,AudioPadType,CrossValidationSplitter,DownmixMono,OpenAudio,PadAudio,
+                                  PreprocessAudio,RemoveSilence,RemoveType,Resample,ResizeSignal,audio_item_tfms,preprocess_audio_folder,
+                                  same_value,synthetic_audio)
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.transforms import AudioNormalize
 
@@ -101,13 +102,15 @@ def test_downmix_is_the_mean_of_the_channels():
     xb = AudioTensor(torch.randn(3,2,9), sr=8000, lengths=[3,9,5])
     assert DownmixMono()(xb).shape==(3,1,9) and DownmixMono()(xb).lengths.tolist()==[3,9,5]
 
-@pytest.mark.parametrize('t', [Resample(8000), DownmixMono(), ResizeSignal(100), RemoveSilence(), AudioNormalize()], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize('t', [Resample(8000), DownmixMono(), ResizeSignal(100), RemoveSilence(), AudioNormalize()],
+                         ids=lambda t: type(t).__name__)
 def test_what_is_no_audio_passes_untouched(t):
     others = torch.randn(2,100),TensorImage(torch.rand(3,8,8)),TensorCategory(1),'a',3,AudioSpectrogram.create(torch.randn(1,4,9))
     for o in others: assert t(o) is o
 
 @pytest.mark.parametrize('t', [Resample(8000), Resample(8000,'polyphase'), DownmixMono(), ResizeSignal(100,AudioPadType.Repeat), PadAudio(),
-                               OpenAudio(), OpenAudio(['a.wav'], 'b', 'c'), RemoveSilence(RemoveType.All), AudioNormalize()], ids=lambda t: type(t).__name__)
+                               OpenAudio(), OpenAudio(['a.wav'], 'b', 'c'), RemoveSilence(RemoveType.All), AudioNormalize()],
+                         ids=lambda t: type(t).__name__)
 def test_transform_pickles(t):
     u = pickle.loads(pickle.dumps(t))
     x = noise(2,3000,sr=44100)
@@ -160,7 +163,8 @@ def test_resize_refuses_what_it_cannot_do():
 
 def test_clips_are_padded_on_both_sides_unless_a_block_does_it():
     assert ResizeSignal(5).pad_mode is AudioPadType.Zeros  # as in fastaudio
-    assert audio_item_tfms(crop_signal_to=5)[-1].pad_mode is AudioPadType.Zeros_After and AudioBlock(crop_signal_to=5).item_tfms[-1].pad_mode is AudioPadType.Zeros_After
+    for tfms in (audio_item_tfms(crop_signal_to=5),AudioBlock(crop_signal_to=5).item_tfms):
+        assert tfms[-1].pad_mode is AudioPadType.Zeros_After
 
 # ---- RemoveSilence
 
@@ -185,14 +189,31 @@ def test_near_pieces_stay_together_and_nothing_comes_twice():
         y = RemoveSilence(RemoveType.All, 40, pad)(x).plain()[0]
         v = y[y!=0]
         assert (v.diff()>0).all() and v[0]==x[x!=0][0] and v[-1]==x[x!=0][-1]
-    assert torch.equal(RemoveSilence(RemoveType.All, 40, 500)(x).plain(), RemoveSilence(RemoveType.Trim, 40, 500)(x).plain())  # the gap is shorter than a second
+    every,trim = (RemoveSilence(r, 40, 500)(x).plain() for r in (RemoveType.All,RemoveType.Trim))
+    assert torch.equal(every, trim)  # the gap is shorter than a second
+
+@given(parts=st.lists(st.integers(1500,20000), min_size=1, max_size=7), pads=st.lists(st.integers(0,1500), min_size=2, max_size=4),
+       threshold=st.integers(10,60), sr=st.sampled_from([40,8000,16000,44100]), kind=st.sampled_from(RemoveType))
+@settings(max_examples=60, deadline=None)
+def test_more_padding_never_keeps_less(parts, pads, threshold, sr, kind):
+    x = with_gaps(*parts, sr=sr)
+    kept = [RemoveSilence(kind, threshold, p)(x).plain().double() for p in sorted(pads)]
+    for a,b in zip(kept, kept[1:]): assert a.shape<=b.shape and a.square().sum()<=b.square().sum()*(1+1e-12)
+    total = x.plain().double().square().sum()
+    assert all(y.square().sum()>=.999*total for y in kept)  # all bursts are of one level, far above any threshold
+
+@pytest.mark.parametrize('pad_ms', [0,.05,20,100,500,900])
+def test_bursts_are_kept_whatever_the_padding(pad_ms):
+    x = with_gaps(11000,1000,19000,3000,30000)  # 4 s; windows 500 ms apart passed over the first
+    for kind in RemoveType: assert RemoveSilence(kind, pad_ms=pad_ms)(x).plain().square().sum()>=.999*x.plain().square().sum()
 
 def test_channels_are_judged_together():
     a,b = with_gaps(8000,8000,16000),with_gaps(16000,8000,8000)
     both = RemoveSilence()(AudioTensor(torch.cat([a.plain(),b.plain()]), sr=16000))
     assert both.nchannels==2 and 15000<both.nsamples<21000 and RemoveSilence()(a).nsamples<12000
 
-@pytest.mark.parametrize('x', [torch.zeros(1,9000), torch.full((2,9000), .5), torch.randn(1,9000), torch.randn(1,100), torch.zeros(1,1), torch.zeros(2,0)], ids=['silent','constant','loud','short','one','none'])
+@pytest.mark.parametrize('x', [torch.zeros(1,9000), torch.full((2,9000), .5), torch.randn(1,9000), torch.randn(1,100),
+                               torch.zeros(1,1), torch.zeros(2,0)], ids=['silent','constant','loud','short','one','none'])
 @pytest.mark.parametrize('kind', RemoveType)
 def test_what_has_no_silence_around_it_is_left_whole(x, kind):
     assert torch.equal(RemoveSilence(kind)(AudioTensor(x, sr=16000)).plain(), x)
@@ -326,7 +347,8 @@ def test_getter_looks_below_its_folder(tmp_path):
     for d in ('a/x','a/y','b'): (tmp_path/d).mkdir(parents=True); noise(1,9).save(tmp_path/d/'1.wav')
     rel = lambda g: [str(f.relative_to(tmp_path)) for f in g(tmp_path)]
     assert rel(AudioGetter())==['a/x/1.wav','a/y/1.wav','b/1.wav'] and rel(AudioGetter('a'))==['a/x/1.wav','a/y/1.wav']
-    assert rel(AudioGetter('a', folders=['y']))==['a/y/1.wav'] and rel(AudioGetter('b', recurse=False))==['b/1.wav'] and rel(AudioGetter('a', recurse=False))==[]
+    assert rel(AudioGetter('a', folders=['y']))==['a/y/1.wav']
+    assert rel(AudioGetter('b', recurse=False))==['b/1.wav'] and rel(AudioGetter('a', recurse=False))==[]
 
 @pytest.fixture
 def folder(tmp_path):
@@ -338,15 +360,20 @@ def folder(tmp_path):
 @pytest.mark.parametrize('workers', [0,2])
 def test_processed_files_are_what_the_block_makes(folder, workers):
     out = preprocess_audio_folder(folder, n_workers=workers, progress=False)
-    assert out==folder.parent/'in_cached' and sorted(str(f.relative_to(out)) for f in get_audio_files(out))==['a/1.wav','a/2.flac.wav','b/1.wav','b/3.ogg.wav']
+    assert out==folder.parent/'in_cached'
+    assert sorted(str(f.relative_to(out)) for f in get_audio_files(out))==['a/1.wav','a/2.flac.wav','b/1.wav','b/3.ogg.wav']
     pp = PreprocessAudio()
     for f in get_audio_files(folder):
         r = f.relative_to(folder); to = out/r if f.suffix=='.wav' else out/r.with_name(r.name+'.wav')
-        assert torch.equal(AudioTensor.create(to), pp(f)) and sf.info(str(to)).subtype=='FLOAT' and sf.info(str(to)).samplerate==16000 and sf.info(str(to)).channels==1
+        i = sf.info(str(to))
+        assert torch.equal(AudioTensor.create(to), pp(f)) and (i.subtype, i.samplerate, i.channels)==('FLOAT',16000,1)
 
-@pytest.mark.parametrize('kw', [{}, dict(crop_signal_to=500), dict(crop_signal_to=2000), dict(sample_rate=8000, force_mono=False), dict(sample_rate=None)])
+@pytest.mark.parametrize('kw', [{}, dict(crop_signal_to=500), dict(crop_signal_to=2000), dict(sample_rate=8000, force_mono=False),
+                                dict(sample_rate=None)])
 def test_block_of_a_folder_reads_what_it_would_have_made(folder, kw):
-    def one(block): return DataBlock(blocks=block, get_items=AudioGetter(), splitter=IndexSplitter([1,2,3])).dataloaders(folder, bs=3, num_workers=0).valid.one_batch()[0]
+    def one(block):
+        db = DataBlock(blocks=block, get_items=AudioGetter(), splitter=IndexSplitter([1,2,3]))
+        return db.dataloaders(folder, bs=3, num_workers=0).valid.one_batch()[0]
     a,b = one(AudioBlock.from_folder(folder, progress=False, **kw)),one(AudioBlock(**kw))
     assert torch.equal(a, b) and a.lengths.tolist()==b.lengths.tolist() and a.sr==b.sr and all('in_cached' in f for f in a.fn)
 
@@ -359,14 +386,16 @@ def test_files_are_processed_once_and_again_where_they_changed(folder):
     (out/'b'/'1.wav').unlink()
     preprocess_audio_folder(folder, progress=False)
     assert [k for k,v in when().items() if v!=first[k]]==['a/1.wav','b/1.wav'] and AudioTensor.create(out/'a'/'1.wav').nsamples==999
-    with pytest.raises(ValueError, match="output_dir: .* holds audio processed with {'sample_rate': 16000.* asked for was {'sample_rate': 8000"): preprocess_audio_folder(folder, sample_rate=8000, progress=False)
+    with pytest.raises(ValueError, match="output_dir: .* holds audio processed with {'sample_rate': 16000.*asked .* {'sample_rate': 8000"):
+        preprocess_audio_folder(folder, sample_rate=8000, progress=False)
     assert len(get_audio_files(preprocess_audio_folder(folder, folders=['b'], output_dir=folder/'out', progress=False)))==2
     assert len(get_audio_files(preprocess_audio_folder(folder, output_dir=folder/'out', progress=False)))==4  # its own output is no input
 
 @pytest.mark.parametrize('workers', [0,2])
 def test_all_files_that_cannot_be_processed_are_named(folder, workers):
     (folder/'a'/'bad.wav').write_bytes(b'no audio'); (folder/'b'/'empty.flac').write_bytes(b'')
-    with pytest.raises(ValueError, match=r'2 of 6 audio files cannot be used:(?s:.*)bad.wav(?s:.*)empty.flac'): preprocess_audio_folder(folder, n_workers=workers, progress=False)
+    with pytest.raises(ValueError, match=r'2 of 6 audio files cannot be used:(?s:.*)bad.wav(?s:.*)empty.flac'):
+        preprocess_audio_folder(folder, n_workers=workers, progress=False)
     out = folder.parent/'in_cached'
     assert len(get_audio_files(out))==4 and not list(out.rglob('.specnorm-*'))  # the others are there, and nothing in pieces
 
@@ -377,7 +406,8 @@ def test_preprocessing_refuses_what_it_cannot_do(folder, tmp_path):
     assert not (tmp_path/'none_cached').exists()
     with pytest.raises(ValueError, match='output_dir: expected another folder'): preprocess_audio_folder(folder, output_dir=folder)
     (tmp_path/'mine'/'a').mkdir(parents=True); mine = noise(1,9).save(tmp_path/'mine'/'a'/'1.wav')
-    with pytest.raises(ValueError, match=r'output_dir: .*mine/a/1.wav is there, but was not made here'): preprocess_audio_folder(folder, output_dir=tmp_path/'mine')
+    with pytest.raises(ValueError, match=r'output_dir: .*mine/a/1.wav is there, but was not made here'):
+        preprocess_audio_folder(folder, output_dir=tmp_path/'mine')
     assert AudioTensor.create(mine).nsamples==9
     noise(1,9).save(folder/'b'/'3.ogg.wav')
     with pytest.raises(ValueError, match=r'3.ogg and .*3.ogg.wav would both be stored as'): preprocess_audio_folder(folder)
@@ -397,7 +427,8 @@ def test_a_cached_file_is_found_by_its_place_or_named(folder):
     other = noise(1,50).save(folder.parent/'new.wav')
     assert oa(other).fn==str(other)  # from elsewhere: read itself
     (out/'b'/'3.ogg.wav').unlink()
-    with pytest.raises(FileNotFoundError, match=r'no such cached file: .*in_cached/b/3.ogg.wav, made of .*in/b/3.ogg'): oa(folder/'b'/'3.ogg')
+    with pytest.raises(FileNotFoundError, match=r'no such cached file: .*in_cached/b/3.ogg.wav, made of .*in/b/3.ogg'):
+        oa(folder/'b'/'3.ogg')
 
 def batches(dl): return [b[0].clone() for b in dl]
 

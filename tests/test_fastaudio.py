@@ -10,8 +10,8 @@ from fasttransform.transform import Transform
 
 import specnorm_fastai.all as ours
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
-from specnorm_fastai.fastaudio import (apply_transform,auto_batch,config_from_func,create_sin_wave,get_usable_kwargs,show_audio_signal,show_spectrogram,
-                                       skip_if_ci,tar_extract_at_filename,test_audio_tensor,warn_unused)
+from specnorm_fastai.fastaudio import (apply_transform,auto_batch,config_from_func,create_sin_wave,get_usable_kwargs,show_audio_signal,
+                                       show_spectrogram,skip_if_ci,tar_extract_at_filename,test_audio_tensor,warn_unused)
 from specnorm_fastai.features import AudioConfig,AudioToSpec
 
 root = Path(__file__).parents[1]
@@ -41,7 +41,8 @@ IDS = [f'{m}.{n}' for m,n,_ in NAMES]
 
 def given(f):
     "Parameters that may be given by position, name -> default; `self` is gone"
-    return {k:p.default for k,p in inspect.signature(f).parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and k not in ('self','cls')}
+    return {k:p.default for k,p in inspect.signature(f).parameters.items()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and k not in ('self','cls')}
 
 def check_params(what, theirs, f, different):
     "Ours take theirs in the same order with the same defaults, unless the page names a parameter among the differences"
@@ -83,7 +84,8 @@ def test_the_page_names_nothing_that_fastaudio_had_not():
 
 def test_names_are_found_with_both_star_imports_and_heavy_packages_are_not_loaded():
     code = ('from fastai.vision.all import *\nimport sys; before = set(sys.modules)\nfrom specnorm_fastai.all import *\n'
-            'new = {m.partition(".")[0] for m in set(sys.modules)-before}\nprint(sorted(new & {"torchaudio","numba","IPython","librosa","soundfile"}))\n'
+            'new = {m.partition(".")[0] for m in set(sys.modules)-before}\n'
+            'print(sorted(new & {"torchaudio","numba","IPython","librosa","soundfile"}))\n'
             'Pipeline,Transform,RandTransform,AudioBlock,nn,F,np,plt,random,math,torch,URLs,Path,partial')
     r = subprocess.run([sys.executable,'-c',code], capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
@@ -92,12 +94,16 @@ def test_names_are_found_with_both_star_imports_and_heavy_packages_are_not_loade
 # ---- its own tests
 
 def test_imports_of_fastaudio_are_renamed():
-    t = ('import fastaudio\nfrom fastaudio.all import (\n    A,\n)\nfrom fastaudio.augment.functional import region_mask\nfrom fastaudio.core.spectrogram import x\n'
-         'from fastaudio.util import y\nfrom fastaudio.ci import z\npatch("fastaudio.augment.functional.region_mask")\n# https://github.com/fastaudio/fastaudio/issues/95\n'
+    t = ('import fastaudio\nfrom fastaudio.all import (\n    A,\n)\n'
+         'from fastaudio.augment.functional import region_mask\nfrom fastaudio.core.spectrogram import x\n'
+         'from fastaudio.util import y\nfrom fastaudio.ci import z\npatch("fastaudio.augment.functional.region_mask")\n'
+         '# https://github.com/fastaudio/fastaudio/issues/95\n'
          'from torchaudio.transforms import MelSpectrogram\n')
     assert suite.rename(t)==(
-         'import specnorm_fastai as fastaudio\nfrom specnorm_fastai.all import (\n    A,\n)\nfrom specnorm_fastai.augment import region_mask\nfrom specnorm_fastai.all import x\n'
-         'from specnorm_fastai.all import y\nfrom specnorm_fastai.all import z\npatch("specnorm_fastai.augment.region_mask")\n# https://github.com/fastaudio/fastaudio/issues/95\n'
+         'import specnorm_fastai as fastaudio\nfrom specnorm_fastai.all import (\n    A,\n)\n'
+         'from specnorm_fastai.augment import region_mask\nfrom specnorm_fastai.all import x\n'
+         'from specnorm_fastai.all import y\nfrom specnorm_fastai.all import z\npatch("specnorm_fastai.augment.region_mask")\n'
+         '# https://github.com/fastaudio/fastaudio/issues/95\n'
          'from torchaudio.transforms import MelSpectrogram\n')
 
 def test_fastaudios_own_suite(tmp_path):
@@ -124,7 +130,8 @@ def test_sine_has_its_length_and_frequency(seconds, sr, freq):
     x,rate = create_sin_wave(seconds, sr, freq)
     assert rate==sr and x.dtype==torch.float32 and x.shape==(round(seconds*sr),)
     assert torch.fft.rfft(x).abs().argmax().item()*sr/len(x)==pytest.approx(freq, abs=sr/len(x))
-    assert (x.double()-torch.from_numpy(np.sin(2*np.pi*freq*np.arange(len(x))/sr))).abs().max()<1e-7  # half a unit of float32 near 1 is 6e-8
+    want = torch.from_numpy(np.sin(2*np.pi*freq*np.arange(len(x))/sr))
+    assert (x.double()-want).abs().max()<1e-7  # half a unit of float32 near 1 is 6e-8
 
 def test_test_audio_tensor_is_no_test_for_pytest(tmp_path):
     assert test_audio_tensor.__test__ is False
@@ -202,7 +209,8 @@ def test_archives_are_unpacked_into_a_folder_of_their_name(tmp_path, name, mode,
     got = tar_extract_at_filename(str(_tar(tmp_path/name, ('x/y.wav',{}), mode=mode)), str(tmp_path/'out'))
     assert got==tmp_path/'out'/folder and (got/'x'/'y.wav').exists()
 
-@pytest.mark.parametrize('name,kw', [('../x',{}),('x/../../x',{}),('link',dict(type=tarfile.SYMTYPE, linkname='/etc/passwd')),('link',dict(type=tarfile.SYMTYPE, linkname='../../x')),
+@pytest.mark.parametrize('name,kw', [('../x',{}),('x/../../x',{}),('link',dict(type=tarfile.SYMTYPE, linkname='/etc/passwd')),
+                                     ('link',dict(type=tarfile.SYMTYPE, linkname='../../x')),
                                      ('hard',dict(type=tarfile.LNKTYPE, linkname='../../x')),('dev',dict(type=tarfile.CHRTYPE))])
 def test_archives_that_reach_outside_are_refused(tmp_path, name, kw):
     with pytest.raises(tarfile.FilterError): tar_extract_at_filename(_tar(tmp_path/'a.tgz', (name,kw)), tmp_path/'deep'/'out')
