@@ -35,8 +35,6 @@ from .transforms import *
 from .data import *
 from .augment import *
 from .augment import _shift  # fastaudio's tests import it
-from .augment import *
-from .augment import _shift  # fastaudio's tests import it
 from .callback import *
 from .drift import *
 from .frontend import *
