@@ -7,8 +7,8 @@ __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'RemoveTyp
            'audio_item_tfms', 'ToStr', 'ToPath', 'OpenAudio', 'AudioBlock', 'AudioGetter', 'PreprocessAudio',
            'preprocess_audio_folder', 'audio_table', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
 
-# %% ../nbs/50_data.ipynb #ccc27782
-import json,math,os,random
+# %% ../nbs/50_data.ipynb #cec58455
+import json,math,os,random,tempfile
 from enum import Enum
 from numbers import Real
 from pathlib import Path
@@ -26,7 +26,10 @@ from fastai.vision.augment import RandTransform
 from .core import AudioSpectrogram,AudioTensor,_name,_whole_file,audio_extensions,get_audio_files
 from .features import _silence
 
-# %% ../nbs/50_data.ipynb #c6a0e7bd
+# %% ../nbs/50_data.ipynb #c2232090
+def _need_floats(x):
+    if not x.is_floating_point(): raise TypeError(f"audio: expected floating point samples in [-1, 1], got {x.dtype} in {_name(x)}; x/32768 makes them of 16-bit ones")
+
 class Resample(Transform):
     "Bring an `AudioTensor` to another sample rate"
     def __init__(self,
@@ -40,9 +43,11 @@ class Resample(Transform):
 
     def encodes(self, x:AudioTensor)->AudioTensor:
         old,new = x.need_sr(),self.sr_new
+        _need_floats(x)
         if old==new: return x
         if not x.shape[-1]: raise ValueError(f"audio: no samples in {_name(x)}")
         a = x.plain().detach().cpu()
+        if x.lengths is not None: a = a.masked_fill(~x.real_mask[...,None,:].cpu(), 0.)  # what lies behind an end is not heard
         a = (a if a.dtype in (torch.float32,torch.float64) else a.float()).numpy()
         n = -(-a.shape[-1]*new//old)
         if self.method=='polyphase':
@@ -53,8 +58,8 @@ class Resample(Transform):
             a = np.pad(a.reshape(-1, a.shape[-1]), [(0,0),(0,-(-old//new))])  # soxr may return one sample less than ceil
             y = soxr.resample(a.T, old, new, quality='HQ').T.reshape(*x.shape[:-1], -1)
         ln = None if x.lengths is None else -(-x.lengths*new//old)
-        y = torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device)
-        return AudioTensor(y, sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
+        y = AudioTensor(torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device), sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
+        return y if ln is None else y.masked_fill(~y.real_mask[...,None,:], 0.)  # nor does it ring there
 
     @property
     def name(self): return f"Resample -- {self.sr_new} Hz, {self.method}"
@@ -63,6 +68,7 @@ class DownmixMono(Transform):
     "The mean of the channels"
     def encodes(self, x:AudioTensor)->AudioTensor:
         if x.ndim<2 or not x.shape[-2]: raise ValueError(f"audio: expected (..., channel, time) with a channel, got shape {tuple(x.shape)}")
+        _need_floats(x)
         return x if x.shape[-2]==1 else x.mean(-2, keepdim=True)
 
 # %% ../nbs/50_data.ipynb #cdd5ebe4
@@ -284,13 +290,38 @@ class PreprocessAudio:
     ): self.tfms = Pipeline(audio_item_tfms(sample_rate, force_mono, crop_signal_to), split_idx=1)
     def __call__(self, x): return self.tfms(AudioTensor.create(x))
 
+def _identity(f):
+    "Which file, in which state: kept in what is made of it"
+    s = Path(f).stat()
+    return f'specnorm_fastai: made of {s.st_size} bytes, mtime {s.st_mtime_ns}, inode {s.st_ino}'
+
+def _is_made_of(to, src):
+    "Is a cached file there, whole, and made of this source as it is now?"
+    import soundfile as sf
+    try:
+        with sf.SoundFile(to) as f: return f.comment==_identity(src)
+    except (sf.SoundFileError,RuntimeError,OSError): return False
+
+def _claim(note, how):
+    "Write the settings of a cache where there are none; those that it has"
+    if not note.exists():
+        with tempfile.NamedTemporaryFile('w', dir=note.parent, prefix='.specnorm-', delete=False) as f: json.dump(how, f, default=lambda o: o.item())
+        try: os.link(f.name, note)  # whole, and of two processes only one is first
+        except FileExistsError: pass
+        finally: os.unlink(f.name)
+    try: return json.loads(note.read_text())
+    except ValueError: raise ValueError(f"output_dir: cannot read the settings in {note}; remove the folder to have it made again") from None
+
 def _preprocess(job, pp=None):
     "Write what is made of a file; the error, where there is one"
     src,to = job
+    import soundfile as sf
     try:
-        x = pp(src)
+        made_of,x = _identity(src),pp(src)
         to.parent.mkdir(parents=True, exist_ok=True)
-        x[...,:int(x.real_lengths)].save(to)
+        with _whole_file(to) as tmp,sf.SoundFile(tmp, 'w', int(x.sr), x.nchannels, subtype='FLOAT', format='WAV') as f:
+            f.comment = made_of
+            f.write(x[...,:int(x.real_lengths)].numpy().T)
     except (ValueError,OSError) as e: return str(e)
 
 def preprocess_audio_folder(
@@ -317,17 +348,14 @@ def preprocess_audio_folder(
     for f,to in jobs.items():
         if (other:=by.setdefault(to, f)) is not f: raise ValueError(f"path: {other} and {f} would both be stored as {to}; rename one")
     note = out/'preprocess.json'
-    known = json.loads(note.read_text()) if note.exists() else None
-    if known not in (None,how):
+    if out.exists() and not out.is_dir(): raise ValueError(f"output_dir: expected a folder, got the file {out}")
+    if not note.exists() and (there:=[to for to in jobs.values() if to.exists()]):
+        raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if (known:=_claim(note, how))!=how:
         raise ValueError(f"output_dir: {out} holds audio processed with {known}, asked for was {how}. "
                          "Give another output_dir, or remove it")
-    if known is None:
-        if there:=[to for to in jobs.values() if to.exists()]:
-            raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
-        out.mkdir(parents=True, exist_ok=True)
-        with _whole_file(note) as tmp: Path(tmp).write_text(json.dumps(how, default=lambda o: o.item()))
-    done = lambda f,to: to.exists() and to.stat().st_mtime>=f.stat().st_mtime
-    todo = [(f,to) for f,to in jobs.items() if not done(f, to)]
+    todo = [(f,to) for f,to in jobs.items() if not _is_made_of(to, f)]
     bad = [e for e in parallel(_preprocess, todo, pp=pp, n_workers=n_workers, progress=progress) if e is not None] if todo else []
     if bad:
         more = ['...'] if len(bad)>10 else []

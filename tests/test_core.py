@@ -591,3 +591,15 @@ assert set(torch.serialization.get_safe_globals())-before=={c.AudioTensor,c.Audi
 '''
     r = subprocess.run([sys.executable,'-c',code], capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
+
+@pytest.mark.parametrize('k,sr', [(2,8000),(3,None),(-2,8000),(1,16000)])
+def test_every_kth_sample_is_a_rate_of_its_own(k, sr):
+    x = AudioTensor(torch.rand(1,4800), sr=16000)
+    if k<0: x = AudioTensor(x.plain().flip(-1), sr=16000); assert AudioTensor(x.plain(), sr=16000)[...,::2].sr==sr; return
+    assert x[...,::k].sr==sr and x[...,10:20].sr==16000 and torch.stack([x,x])[...,::k].sr==sr
+    sg = AudioSpectrogram.create(torch.rand(1,5,90), settings=dict(sr=16000, hop_length=100))
+    assert sg[...,::k].hop_length==100*k and sg[...,3:9].hop_length==100
+
+def test_a_list_of_names_is_indexed_as_a_tuple_is():
+    x = AudioTensor(torch.rand(2,1,9), sr=8, fn=['a.wav','b.wav'])
+    assert x[1].fn=='b.wav' and x.fn==('a.wav','b.wav')

@@ -1,4 +1,5 @@
 "Resampling, cropping, padding, splitting, and the block that puts them together"
+import os
 import pickle,random
 
 import numpy as np
@@ -571,3 +572,66 @@ def test_real_files_load(request, name, labels):
                 i = sf.info(f); assert n==-(-i.frames*16000//i.samplerate)
             seen += len(yb)
     assert seen==40
+
+# ---- caches that are never stale, ends that nothing passes
+
+def saved_tone(path, f, n=8000, sr=8000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    AudioTensor(torch.sin(2*torch.pi*f*torch.arange(n)/sr)[None]*.5, sr=sr).save(path)
+
+def pitch(x): return round(float(torch.fft.rfft(x.plain()[0]).abs().argmax())*x.sr/x.nsamples)
+
+def test_a_cache_notices_files_that_change_places_and_older_files(tmp_path):
+    import shutil
+    d = tmp_path/'clips'; a,b = d/'a.wav',d/'b.wav'
+    saved_tone(a, 440); saved_tone(b, 880); os.utime(a, (1e9,1e9)); os.utime(b, (1e9,1e9))  # as from an archive: one time for all
+    out = preprocess_audio_folder(d, sample_rate=8000, progress=False)
+    assert [pitch(AudioTensor.create(out/f)) for f in ('a.wav','b.wav')]==[440,880]
+    made = (out/'a.wav').stat().st_mtime_ns; preprocess_audio_folder(d, sample_rate=8000, progress=False); assert (out/'a.wav').stat().st_mtime_ns==made
+    a.rename(d/'c.wav'); b.rename(a); (d/'c.wav').rename(b)
+    preprocess_audio_folder(d, sample_rate=8000, progress=False)
+    assert [pitch(AudioTensor.create(out/f)) for f in ('a.wav','b.wav')]==[880,440]
+    saved_tone(tmp_path/'old.wav', 1200); os.utime(tmp_path/'old.wav', (1,1)); shutil.copy2(tmp_path/'old.wav', a)
+    preprocess_audio_folder(d, sample_rate=8000, progress=False); assert pitch(AudioTensor.create(out/'a.wav'))==1200
+
+def test_of_two_settings_at_once_one_wins_whole(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    d = tmp_path/'clips'
+    for i in range(12): saved_tone(d/f'{i}.wav', 300+i)
+    def make(sr):
+        try: return preprocess_audio_folder(d, sample_rate=sr, progress=False) and sr
+        except ValueError as e: return str(e)
+    for k in range(3):
+        out = tmp_path/'clips_cached'
+        with ThreadPoolExecutor(2) as pool: res = list(pool.map(make, (8000,4000)))
+        won = [r for r in res if isinstance(r, int)]; assert len(won)==1 and any('holds audio processed with' in str(r) for r in res)
+        assert {AudioTensor.create(f).sr for f in out.glob('*.wav')}=={won[0]}
+        for f in out.iterdir(): f.unlink()
+        out.rmdir()
+
+def test_a_cache_that_cannot_be_is_named(tmp_path):
+    d = tmp_path/'clips'; saved_tone(d/'a.wav', 440); (tmp_path/'file').write_text('x')
+    with pytest.raises(ValueError, match='expected a folder, got the file'): preprocess_audio_folder(d, output_dir=tmp_path/'file', progress=False)
+    out = preprocess_audio_folder(d, progress=False); (out/'preprocess.json').write_text('')
+    with pytest.raises(ValueError, match='cannot read the settings in .*preprocess.json'): preprocess_audio_folder(d, progress=False)
+
+@pytest.mark.parametrize('method', ['soxr','polyphase'])
+def test_resampling_neither_hears_nor_rings_behind_an_end(method):
+    g = torch.Generator().manual_seed(0); x = torch.rand(2,1,4000, generator=g)-.5
+    real = torch.arange(4000)<torch.tensor([4000,2500])[:,None,None]
+    y,z = (Resample(8000, method)(AudioTensor(torch.where(real, x, v), sr=16000, lengths=[4000,2500])) for v in (0.,9.))
+    assert torch.equal(y.plain(), z.plain()) and not y.plain()[1,:,1250:].any() and y.lengths.tolist()==[2000,1250]
+    alone = Resample(8000, method)(AudioTensor(x[1,:,:2500], sr=16000))
+    torch.testing.assert_close(y.plain()[1,:,:1250], alone.plain(), rtol=0, atol=1e-6)
+
+@pytest.mark.parametrize('t', [Resample(8000),Resample(16000),DownmixMono()], ids=lambda t: t.name)
+def test_integer_samples_are_refused(t):
+    with pytest.raises(TypeError, match='expected floating point samples.*int16.*32768'): t(AudioTensor(torch.ones(2,4000, dtype=torch.int16), sr=16000))
+
+@pytest.mark.parametrize('x', [torch.rand(4000),torch.rand(2,1,4000)], ids=lambda x: str(tuple(x.shape)))
+def test_samples_that_are_no_item_are_told_where_a_batch_is_made(x):
+    with pytest.raises(ValueError, match=r'expected \(channel, time\)'): PadAudio()([(AudioTensor(x, sr=16000),)])
+
+def test_float64_samples_become_float32_in_a_batch():
+    xb = torch.stack([o[0] for o in PadAudio()([(AudioTensor(torch.rand(1,n, dtype=d), sr=16000),) for n,d in ((40,torch.float64),(30,torch.float32))])])
+    assert xb.dtype==torch.float32
