@@ -611,6 +611,7 @@ def _show_spec(sg, ax=None, title='', cmap='magma', colorbar=True, **kwargs):
     hop = s['hop_length']/s['sr'] if s.get('hop_length') and s.get('sr') else None
     x = sg.plain().detach().cpu().float().numpy()
     x = np.concatenate([x[i] for i in range(c)]) if c>1 else x[0]  # channels on top of each other, the first at the bottom
+    if {'n_mfcc','delta'}&set(s) and x.size: kwargs = {**dict(zip(('vmin','vmax'), np.percentile(x, (10,90)))), **kwargs}  # the first coefficient dwarfs the others
     im = ax.imshow(x, origin='lower', aspect='auto', cmap=cmap, interpolation='nearest',
                    extent=(-hop/2 if hop else -.5, (t-.5)*(hop or 1), -.5, c*f-.5), **kwargs)
     ticks = np.linspace(0, f-1, min(f, 5 if c==1 else 3)).round().astype(int)

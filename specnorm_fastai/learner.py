@@ -19,6 +19,7 @@ from fastai.vision.models.xresnet import xresnet18
 from fastcore.meta import delegates
 
 from .core import AudioSpectrogram
+from .augment import CropTime
 from .data import ResizeSignal
 from .stats import keep_random_state
 
@@ -66,11 +67,11 @@ def _make_model(arch, n_out, n_in):
 def _warn_unequal(dls, n=32):
     "Warn where clips differ in length and nothing brings them to one"
     ds,tfms = dls.train_ds,dls.train.after_item
-    if any(isinstance(t, ResizeSignal) for t in tfms.fs): return  # one length: no clip need be opened
+    if any(isinstance(t, (ResizeSignal,CropTime)) for t in (*tfms.fs, *getattr(dls.train.after_batch, 'fs', ()))): return  # one length: no clip need be opened
     with keep_random_state():
         shapes = {tuple(tfms(ds[i])[0].shape) for i in range(min(n, len(ds)))}
     if len(shapes)>1: warnings.warn("the clips have unequal lengths, so the network also sees the padding of a batch, and its answer for a clip depends on "
-        "the batch that it is in. For the same answer everywhere, bring them to one length: AudioBlock(crop_signal_to=...) or ResizeSignal")
+        "the batch that it is in. For the same answer everywhere, bring them to one length: AudioBlock(crop_signal_to=...), ResizeSignal or CropTime")
 
 @delegates(Learner.__init__)
 def spec_learner(

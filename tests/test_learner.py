@@ -100,6 +100,9 @@ def test_unequal_clips_warn_and_equal_ones_do_not(synthetic):
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always'); spec_learner(_dls(synthetic))
     assert not any('unequal' in str(o.message) for o in w)
+    from specnorm_fastai.augment import CropTime
+    with warnings.catch_warnings():
+        warnings.simplefilter('error'); spec_learner(block.new(batch_tfms=[to_mel,CropTime(500)]).dataloaders(pd.read_csv(synthetic/'meta'/'synthetic.csv'), bs=8, num_workers=0))
 
 def test_a_batch_larger_than_the_data_is_an_error(synthetic):
     dls = _dls(synthetic)
