@@ -122,7 +122,12 @@ def tar_extract_at_filename(
     "Unpack a tar file into a folder of its name; a member that points outside is an error"
     name = Path(fname).name
     dest = Path(dest)/next((name[:-len(s)] for s in ('.tar.gz','.tar.bz2','.tar.xz') if name.endswith(s)), Path(name).stem)
-    with tarfile.open(fname, 'r:*') as f: f.extractall(dest, filter='data')
+    root = dest.resolve()
+    with tarfile.open(fname, 'r:*') as f:
+        for m in f.getmembers():
+            if not (m.isreg() or m.isdir()) or not (root/m.name).resolve().is_relative_to(root):
+                raise ValueError(f"fname: expected files and folders inside of {dest}, got the member {m.name!r} in {fname}")
+        f.extractall(dest, **(dict(filter='data') if hasattr(tarfile, 'data_filter') else {}))  # early patch releases of Python have no filter
     return dest
 
 # %% ../nbs/57_fastaudio.ipynb #c2b63aed

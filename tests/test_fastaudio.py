@@ -213,7 +213,7 @@ def test_archives_are_unpacked_into_a_folder_of_their_name(tmp_path, name, mode,
                                      ('link',dict(type=tarfile.SYMTYPE, linkname='../../x')),
                                      ('hard',dict(type=tarfile.LNKTYPE, linkname='../../x')),('dev',dict(type=tarfile.CHRTYPE))])
 def test_archives_that_reach_outside_are_refused(tmp_path, name, kw):
-    with pytest.raises(tarfile.FilterError): tar_extract_at_filename(_tar(tmp_path/'a.tgz', (name,kw)), tmp_path/'deep'/'out')
+    with pytest.raises(ValueError, match='inside of'): tar_extract_at_filename(_tar(tmp_path/'a.tgz', (name,kw)), tmp_path/'deep'/'out')
     assert {p.name for p in tmp_path.rglob('*') if not p.is_dir()}=={'a.tgz'}
 
 @pytest.mark.parametrize('ci,ran', [(None,True),('',True),('false',True),('true',False),('True',False)])
