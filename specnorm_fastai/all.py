@@ -26,6 +26,7 @@ from fastai.vision.data import get_grid
 
 from .core import *
 from .functional import *
+from .ways import *
 from .mel import *
 from .features import *
 from .recorder import *
