@@ -33,6 +33,7 @@ from .recorder import *
 from .specstats import *
 from .stats import *
 from .transforms import *
+from .ways_tfms import *
 from .data import *
 from .augment import *
 from .augment import _shift  # fastaudio's tests import it

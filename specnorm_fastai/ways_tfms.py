@@ -15,7 +15,7 @@ from torch import Tensor,nn
 from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
 
-from .core import AudioSpectrogram,AudioTensor,_expand,_stays,axes_name,frame_masks
+from .core import AudioSpectrogram,AudioTensor,_expand,_stays,axes_name,frame_masks,span
 from .functional import denormalize,normalize
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .transforms import SpecNormalize,_as_stat
@@ -33,6 +33,11 @@ class OwnSpectrogram(AudioSpectrogram):
             ts = list(args[0] if args else (kwargs or {})['tensors'])
             if mine:=[t for t in ts if isinstance(t, OwnSpectrogram)]: mine[0]._check_batch(ts)
         return super().__torch_function__(func, types, args, kwargs)
+
+    def set_meta(self, x, as_copy=True):
+        mine = dict(self.__dict__) if self.settings else None  # what a transform has set stays, where its result is cast to this type
+        super().set_meta(x, as_copy)
+        if mine: self.__dict__ = mine
 
     def _follow(self, func, args, kwargs):
         super()._follow(func, args, kwargs)
@@ -292,8 +297,6 @@ class _Fixed(Transform):
     def decodes(self, x:AudioSpectrogram):
         res = _unnoted(x, type(self).__name__)
         return retain_meta(res, AudioSpectrogram(denormalize(x.plain(), *self._spec._stats(x))))
-    @property
-    def name(self): return self._spec.name.replace('SpecNormalize', type(self).__name__)
     def __repr__(self): return self.name
 
 class RobustNormalize(_Fixed):
@@ -320,6 +323,8 @@ class RobustNormalize(_Fixed):
         res.quantiles,res.fingerprint = list(quantiles),_fingerprint_of(stats, unchecked)
         return res
     def _noted(self): return dict(quantiles=self.quantiles)
+    @property
+    def name(self): return f"RobustNormalize -- {axes_name(self._spec.axes)}, middle {span(self._spec.mean)}, width {span(self._spec.std)}"
 
 class ASTNormalize(_Fixed):
     "`(x - mean) / (2 * std)` of an `AudioSpectrogram`, as Audio Spectrogram Transformers take it; decoding puts the values back"
@@ -342,6 +347,8 @@ class ASTNormalize(_Fixed):
         res.fingerprint = _fingerprint_of(stats, unchecked)
         return res
     def _noted(self): return {}
+    @property
+    def name(self): return f"ASTNormalize -- {axes_name(self._spec.axes)}, mean {span(self._spec.mean)}, std {span(self._spec.std/2)}"
 
 # %% ../nbs/45_ways_tfms.ipynb #cb3018e7
 class PCEN(Transform):
