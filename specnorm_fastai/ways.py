@@ -153,16 +153,19 @@ def db_reference(
     if top_db is not None: y = torch.maximum(y, top-top_db)
     return (y-(top if ref=='max' else ref)).to(x.dtype)
 
-# %% ../nbs/12_ways.ipynb #c0d10d88
-def _prefix(y, c):
-    "Count, mean and sum of squared deviations of what counts in `y` up to each place of its last dim"
-    first = c.to(torch.uint8).argmax(-1, keepdim=True)
-    at = y.gather(-1, first.expand(*y.shape[:-1],1))
-    at = torch.where(c.any(-1, keepdim=True), at, 0.)
-    d = (y-at).masked_fill(~c, 0.)
-    n = c.to(y.dtype).cumsum(-1)
-    s = d.cumsum(-1)/n.clamp(min=1)
-    return n,at+s,(d.square().cumsum(-1)-n*s.square()).clamp(min=0)
+# %% ../nbs/12_ways.ipynb #ca6c6a25
+def _prefix(y, c, var):
+    "Count, mean and, with `var`, sum of squared deviations of what counts (`c`; None: all) in `y` up to each place of its last dim"
+    if c is None:
+        at,n = y[...,:1],torch.arange(1, y.shape[-1]+1, device=y.device, dtype=y.dtype)
+        d = y-at
+    else:
+        at = y.gather(-1, c.to(torch.uint8).argmax(-1, keepdim=True).expand(*y.shape[:-1],1))
+        at,n = torch.where(c.any(-1, keepdim=True), at, 0.),c.to(y.dtype).cumsum(-1)
+        d = (y-at).masked_fill(~c, 0.)
+    s = d.cumsum(-1)
+    mean = s/n.clamp(min=1)
+    return n,at+mean,(torch.addcmul(d.square().cumsum(-1), s, mean, value=-1).clamp(min=0) if var else None)
 
 def _window_ends(t, n, window, min_window, center):
     "First and one past the last frame of each window, in clips of `n` frames"
@@ -174,6 +177,11 @@ def _window_ends(t, n, window, min_window, center):
     over = (end-n).clamp(min=0)
     return (start-over).clamp(min=0),end-over
 
+def _check_window(window, min_window, center):
+    _whole(1, window=window)
+    if not center: _whole(1, min_window=min_window)
+    if not center and min_window>window: raise ValueError(f"min_window: expected at most window={window}, got {min_window}")
+
 def sliding_stats(
     x:Tensor, # Spectrogram or waveform, (..., time)
     window:int=600, # Frames of a window
@@ -183,31 +191,34 @@ def sliding_stats(
     lengths:Tensor=None # Real frames of each item, leading dims of `x`; windows do not reach behind them. None: all
 )->tuple: # Mean and population std of each frame's window, float64, shaped like `x`; and how many frames it counted
     "Statistics of a window that slides over the time axis; the cost does not depend on its length"
-    _whole(1, window=window)
-    if not center: _whole(1, min_window=min_window)
-    if not center and min_window>window: raise ValueError(f"min_window: expected at most window={window}, got {min_window}")
+    _check_window(window, min_window, center)
+    mean,var,n = _sliding(x, window, min_window, center, mask, lengths)
+    return mean,_sqrt(var),n.expand(x.shape)
+
+def _sliding(x, window, min_window, center, mask, lengths, var=True):
+    "Mean, variance or None, and count of each window"
     y,t = _wide(x),x.shape[-1]
     ln,m = _lead('lengths', lengths, x, time=False),_lead('mask', mask, x)
     if not x.numel(): return y,torch.ones_like(y),torch.zeros_like(y)
     at = torch.arange(t, device=x.device)
-    c = (at<t) if ln is None else at<ln
-    if m is not None: c = c & m
+    c = None if ln is None else at<ln
+    c = m if c is None else c if m is None else c & m
     b = min(window if center else window+1, t)
     k = -(-t//b)
     split = lambda v, fill: torch.nn.functional.pad(v, (0,k*b-t), value=fill).unflatten(-1, (k,b))
-    y,c = split(y, 0.),split(c, False)
-    c = c.reshape(*[1]*(y.ndim-c.ndim), *c.shape)
-    head = [v.flatten(-2) for v in _prefix(y, c)]
-    tail = [v.flip(-1).flatten(-2) for v in _prefix(y.flip(-1), c.flip(-1))]
+    y,c = split(y, 0.),None if c is None else split(c, False)  # what fills the last block is in no window
+    flat = lambda v: v if v is None else v.repeat(k) if v.ndim==1 else v.expand(*v.shape[:-2],k,b).flatten(-2)
+    back = lambda v: v if v is None else v.flip(-1)
+    head,tail = [flat(v) for v in _prefix(y, c, var)],[flat(back(v)) for v in _prefix(y.flip(-1), back(c), var)]
     start,end = _window_ends(at, torch.tensor(t, device=x.device) if ln is None else ln, window, min_window, center)
     start = start.clamp(max=t-1); last = (end-1).clamp(0, t-1)
-    pick = lambda v, i: v[...,i] if i.ndim==1 else v.take_along_dim(i.reshape(*[1]*(v.ndim-i.ndim), *i.shape), -1)
+    pick = lambda v, i: v if v is None else v.index_select(-1, i) if i.ndim==1 else v.take_along_dim(i, -1) if v.ndim>1 else v[i]
     (n1,m1,q1),(n2,m2,q2) = ([pick(v, i) for v in vs] for vs,i in ((tail,start),(head,last)))
-    two = start//b!=last//b
-    n1,m1,q1 = n1*two,torch.where(two, m1, m2),torch.where(two, q1, 0.)
+    n1 = n1*(start//b!=last//b)  # else the window begins with its block
     n = n1+n2
-    w,d = n2/n.clamp(min=1),m2-m1
-    return m1+d*w,_sqrt((q1+q2+d.square()*n1*w)/n.clamp(min=1)),n.expand(x.shape)
+    part = n1/n.clamp(min=1)
+    d = (m1-m2).masked_fill(n1==0, 0.)
+    return torch.addcmul(m2, d, part),None if not var else (q2+torch.where(n1>0, torch.addcmul(q1, d.square(), n2*part), 0.))/n.clamp(min=1),n
 
 def normalize_sliding(
     x:Tensor, # Spectrogram or waveform, (..., time)
@@ -221,9 +232,11 @@ def normalize_sliding(
 )->Tensor: # Like `x`; 0 where a window counts no frame
     "`x - mean`, or `(x - mean) / std`, of the window around or before each frame"
     _positive(min_std=min_std)
-    mean,std,n = sliding_stats(x, window, min_window, center, mask, lengths)
+    _check_window(window, min_window, center)
+    mean,var,n = _sliding(x, window, min_window, center, mask, lengths, norm_vars)
     y = (_wide(x)-mean).masked_fill(n==0, 0.)
     if norm_vars:
+        std = _sqrt(var)
         y = y/std.clamp(min=min_std)
         if (m:=_lead('mask', mask, x)) is not None: y = y.masked_fill(~m & (std<=min_std), 0.)
     return y.to(x.dtype)
@@ -297,14 +310,14 @@ def normalize_running(
     pivot = torch.where(n0>0, m0, torch.where(c.any(-1, keepdim=True), first, 0.))
     a = torch.full_like(y[...,:1,:], 2.**(-1/half_life)).masked_fill(~c, 1.)
     d = (y-pivot).masked_fill(~c, 0.)
-    n = _scan(c.to(y).expand_as(y), a, n0)
+    n = _scan(c.to(y), a, n0)
     some = n.clamp(min=torch.finfo(y.dtype).tiny)
     s = _scan(d, a)/some
     var = (_scan(d.square(), a, n0*v0)/some-s.square()).clamp(min=0)
     std = _sqrt(var)
     res = ((y-pivot-s)/std.clamp(min=min_std)).masked_fill(n==0, 0.)
     if m is not None: res = res.masked_fill(~c & (std<=min_std), 0.)
-    return res.to(x.dtype),tuple(v[...,-1] for v in (n,pivot+s,var))
+    return res.to(x.dtype),tuple(v[...,-1] for v in (n.expand_as(y),pivot+s,var))
 
 # %% ../nbs/12_ways.ipynb #c1810460
 def pcen_coefficient(

@@ -19,7 +19,7 @@ from .core import AudioSpectrogram,AudioTensor,_expand,_stays,axes_name,frame_ma
 from .functional import denormalize,normalize
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .transforms import SpecNormalize,_as_stat
-from .ways import (_affine,_positive,_rows,_whole,_wide,db_reference,item_range,item_scopes,item_stats,normalize_level,
+from .ways import (_affine,_check_window,_positive,_rows,_whole,_wide,db_reference,item_range,item_scopes,item_stats,normalize_level,
     normalize_minmax,normalize_peak,normalize_rms,normalize_sliding,pcen,pcen_coefficient,range_stats,running_update)
 
 # %% ../nbs/45_ways_tfms.ipynb #c06dfa3f
@@ -200,10 +200,7 @@ class SlidingNormalize(Transform):
         mask:str='silence', # Frames left out: 'silence' (and padding), 'padding' or None
         min_std:float=1e-5 # The std counts as at least this; smaller for power than for dB
     ):
-        _positive(min_std=min_std); _whole(1, window=window)
-        if not center:
-            _whole(1, min_window=min_window)
-            if min_window>window: raise ValueError(f"min_window: expected at most window={window}, got {min_window}")
+        _positive(min_std=min_std); _check_window(window, min_window, center)
         self.window,self.min_window,self.center,self.norm_vars,self.mask,self.min_std = window,min_window,bool(center),bool(norm_vars),_rule(mask),min_std
     def encodes(self, x:AudioSpectrogram):
         ln = None if self.mask is None else x.lengths

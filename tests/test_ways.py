@@ -282,6 +282,22 @@ def test_sliding_forgets_what_has_left_the_window():
         close(a[...,1000+w:], b[...,1000+w:], 1e-15); close(s[...,1000+w:], r[...,1000+w:], 1e-15)
 
 @pytest.mark.parametrize('center', [True,False])
+@pytest.mark.parametrize('value', [float('nan'),float('inf')])
+def test_sliding_keeps_nan_in_its_windows(center, value):
+    x = rand(1,2,100)
+    want = normalize_sliding(x, 10, 3, center, True)
+    x[...,57] = value
+    y = normalize_sliding(x, 10, 3, center, True)
+    a,b = (53,62) if center else (57,67)
+    assert not y[...,a:b+1].isfinite().any()
+    close(torch.cat([y[...,:a],y[...,b+1:]], -1), torch.cat([want[...,:a],want[...,b+1:]], -1), 1e-9)
+
+def test_an_item_without_real_frames_is_finite():
+    x,m,n = masked(15); n[1] = 0; m[1] = False
+    for f in spec_ways.values(): assert f(x, m, n).isfinite().all()
+    for f in wave_ways.values(): assert f(x[:,:,0], n).isfinite().all()
+
+@pytest.mark.parametrize('center', [True,False])
 def test_sliding_moves_with_time(center):
     "Away from the edges a shifted clip has shifted results"
     x = rand(1,4,300)
@@ -684,6 +700,16 @@ def test_waveform_transforms(name):
     assert t(y).waveform_norm==f'{t}+{t}'
     s = spec(); assert t(s) is s
     assert len({repr(f()) for f in wave_tfms.values()})==len(wave_tfms)
+
+@pytest.mark.parametrize('tfm,tol', [(ItemNormalize(),1e-3),(ItemNormalize('item'),1e-3),(MinMaxNormalize(),1e-4),(DBReference(),1e-3),(SlidingNormalize(20),1e-3)], ids=str)
+@given(db=st.floats(-40,20))
+@settings(max_examples=5)
+def test_a_gain_of_the_waveform_vanishes(tfm, tol, db):
+    "From samples on, as long as nothing falls under the floor of -100 dB"
+    from specnorm_fastai.features import AudioToSpec
+    to = AudioToSpec.from_cfg(dict(n_fft=64, hop_length=32, n_mels=8))
+    a = AudioTensor(rand(1,4000, dtype=torch.float32)*.1, sr=4000)
+    close(tfm(to(a*10**(db/20))).plain(), tfm(to(a)).plain(), tol)
 
 def test_waveform_norm_is_in_the_fingerprint():
     from specnorm_fastai.features import AudioToSpec
