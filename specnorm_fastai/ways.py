@@ -278,18 +278,31 @@ def _check_state(state, shape, y):
     if len(got)!=3 or any(s!=tuple(shape) for s in got): raise ValueError(f"state: expected weight, mean and variance of shape {tuple(shape)} each, got {got}")
     return [v.to(y) for v in state]
 
+def _doubled(u, a):
+    "`y[t] = a[t] * y[t-1] + u[t]` from 0 on, and the products of `a` so far: each step doubles how far back a frame sees"
+    s,t = 1,u.shape[-1]
+    while s<t:
+        u = torch.cat([u[...,:s], torch.addcmul(u[...,s:], a[...,s:], u[...,:-s])], -1)
+        a = torch.cat([a[...,:s], a[...,s:]*a[...,:-s]], -1)
+        s *= 2
+    return u,a
+
 def _scan(
     u:Tensor, # Input, (..., time)
     a:Tensor, # Factors, 0 to 1, broadcast against `u`; their last dim is time
-    init=0. # `y` before the first frame, (..., 1), or a number
+    init=0., # `y` before the first frame, (..., 1), or a number
+    block:int=16 # Frames of a block
 )->Tensor: # `y`, (..., time)
-    "`y[t] = a[t] * y[t-1] + u[t]` in `log2(time)` steps on the whole tensor, with gradients and without division"
-    s,t = 1,u.shape[-1]
-    while s<t:
-        u = torch.cat([u[...,:s], u[...,s:]+a[...,s:]*u[...,:-s]], -1)
-        a = torch.cat([a[...,:s], a[...,s:]*a[...,:-s]], -1)
-        s *= 2
-    return u+a*init
+    "`y[t] = a[t] * y[t-1] + u[t]` without a loop over frames and without division: within blocks, then over their ends"
+    t = u.shape[-1]
+    if t<=2*block:
+        u,a = _doubled(u, a)
+        return u+a*init
+    k = -(-t//block)
+    u,a = _doubled(*(torch.nn.functional.pad(v, (0,k*block-t)).unflatten(-1, (k,block)) for v in (u,a)))
+    ends = _scan(u[...,-1], a[...,-1], init, block)
+    before = torch.cat([torch.as_tensor(init, dtype=u.dtype, device=u.device).expand(*ends.shape[:-1],1), ends[...,:-1]], -1)
+    return torch.addcmul(u, a, before[...,None]).flatten(-2)[...,:t]
 
 def normalize_running(
     x:Tensor, # Spectrogram, (..., channel, freq, time)

@@ -281,6 +281,13 @@ def test_sliding_forgets_what_has_left_the_window():
         (a,s,_),(b,r,_) = (sliding_stats(v, w, 1, False) for v in (quiet,loud))
         close(a[...,1000+w:], b[...,1000+w:], 1e-15); close(s[...,1000+w:], r[...,1000+w:], 1e-15)
 
+@given(cuts=st.lists(st.integers(1,199), min_size=1, max_size=4), window=st.integers(1,60))
+@settings(max_examples=20)
+def test_causal_sliding_can_be_cut_with_one_window_of_context(cuts, window):
+    x = rand(1,2,200)
+    y = normalize_sliding(x, window, 1, False, True)
+    for a in cuts: close(normalize_sliding(x[...,max(a-window,0):], window, 1, False, True)[...,min(a,window):], y[...,a:], 1e-7)
+
 @pytest.mark.parametrize('center', [True,False])
 @pytest.mark.parametrize('value', [float('nan'),float('inf')])
 def test_sliding_keeps_nan_in_its_windows(center, value):
@@ -323,6 +330,15 @@ def test_running_in_pieces_is_running_as_a_whole(cuts, half):
         up = running_update(x[...,a:b], half, up, m[a:b])
     close(torch.cat(ys, -1), whole, 1e-6)
     for p,q,r in zip(state, end, up): close(p, q, 1e-8); close(p, r, 1e-8)
+
+@given(t=st.integers(1,600), n=st.integers(1,3))
+@settings(max_examples=30)
+def test_scan_is_a_loop(t, n):
+    from specnorm_fastai.ways import _scan
+    u,a,m = rand(n,t, seed=t),rand(n,t, seed=t+1).sigmoid(),rand(n,1, seed=t+2)
+    y,ys = m,[]
+    for i in range(t): y = a[:,i:i+1]*y+u[:,i:i+1]; ys.append(y)
+    close(_scan(u, a, m), torch.cat(ys, -1), 1e-12)
 
 def test_running_is_a_loop():
     x = rand(1,2,50)*3+7; d = 2**(-1/8.)
