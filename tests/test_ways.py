@@ -299,6 +299,25 @@ def test_sliding_keeps_nan_in_its_windows(center, value):
     assert not y[...,a:b+1].isfinite().any()
     close(torch.cat([y[...,:a],y[...,b+1:]], -1), torch.cat([want[...,:a],want[...,b+1:]], -1), 1e-9)
 
+def test_causal_sliding_does_not_look_beyond_its_window():
+    "Not even into the block of sums that its first windows lie in"
+    x = rand(1,2,100)
+    want = normalize_sliding(x, 40, 3, False, True)
+    x[...,20] = float('nan')
+    close(normalize_sliding(x, 40, 3, False, True)[...,:20], want[...,:20], 1e-9)
+
+@pytest.mark.parametrize('way', ['running','pcen','pcen first'])
+def test_a_recurrence_stands_still_where_nothing_counts(way):
+    "What counts comes out as if the rest had been cut out"
+    x,m,n = masked(16)
+    for i in range(3): close(spec_ways[way](x[i], m[i], None)[...,m[i]], spec_ways[way](x[i][...,m[i]], None, None), 1e-8)
+
+@pytest.mark.parametrize('way', ['running','sliding centred','sliding causal'])
+def test_silence_beside_a_constant_is_not_divided_by_nothing(way):
+    x = torch.full((1,2,30), -20.); m = torch.arange(30)%3>0
+    x[...,~m] = -100.
+    assert spec_ways[way](x, m, None).abs().max()<1e-3
+
 def test_an_item_without_real_frames_is_finite():
     x,m,n = masked(15); n[1] = 0; m[1] = False
     for f in spec_ways.values(): assert f(x, m, n).isfinite().all()
@@ -445,6 +464,14 @@ def test_levels_are_reached():
         j = normalize_peak(x, .5, joint=True, lengths=n)[i]
         assert abs(j.abs().max()-.5)<1e-12 and j[0].abs().max()<.1  # the balance of the channels is kept
 
+@pytest.mark.parametrize('f', [normalize_rms, normalize_peak, lambda x, **kw: normalize_level(x, 30, **kw)])
+def test_joint_keeps_the_balance_of_channels_and_separate_does_not(f):
+    x = waves(6)[0][:1]
+    for joint in (True,False):
+        y = f(x, joint=joint)
+        gain = y/x
+        assert torch.allclose(gain[:,0], gain[:,1])==joint
+
 def test_level_is_a_loop():
     x = rand(1,1,200)*torch.linspace(.001,1,200)
     y = normalize_level(x, 20, .1, min_rms=1e-2)
@@ -483,6 +510,7 @@ def test_bad_types_are_named():
 import copy,pickle
 from fastai.data.core import DataLoaders,TfmdDL
 from fastai.torch_core import TensorImage
+from fasttransform.cast import retain_meta
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.recorder import StatsRecorder
 from specnorm_fastai.specstats import SpecStats,fingerprint
@@ -534,6 +562,19 @@ def test_transforms_treat_an_item_as_in_a_batch(name):
         close(one.plain(), y[i].plain(), 1e-8); assert one.settings==y.settings
         n = int(x.lengths[i])
         close(t(x[i][...,:n]).plain(), y[i][...,:n].plain(), 1e-6)  # without its padding
+
+@pytest.mark.parametrize('mk', [ItemNormalize, lambda **k: ItemNormalize('item', **k), MinMaxNormalize, DBReference, lambda **k: SlidingNormalize(9, **k),
+                                lambda **k: SlidingNormalize(9, 4, center=False, **k), lambda **k: PCEN(time_constant=.05, **k)])
+def test_the_rule_says_which_frames_count(mk):
+    x = spec(12).with_settings(to_db=None) if mk().__class__ is PCEN else spec(12)
+    if mk().__class__ is PCEN: x = retain_meta(x, AudioSpectrogram(10**(x.plain()/10)))
+    counts = x.frame_mask('silence')[:,None,None].expand_as(x)
+    z = retain_meta(x, AudioSpectrogram(torch.where(counts, x.plain(), 55.)))
+    d = lambda rule: (mk(mask=rule)(z).plain()-mk(mask=rule)(x).plain())[counts].abs().max()
+    assert d('silence')<1e-8 and d('padding')>1e-3
+    real = x.real_mask[:,None,None].expand_as(x)
+    z = retain_meta(x, AudioSpectrogram(torch.where(real, x.plain(), 55.)))
+    assert d('padding')<1e-8 and (d(None)>1e-3 or mk().__class__ is PCEN or not getattr(mk(), 'center', True))  # these only look back
 
 @pytest.mark.parametrize('name', tfms)
 def test_transforms_leave_other_types_alone(name):
