@@ -301,7 +301,8 @@ def _scan(
     k = -(-t//block)
     u,a = _doubled(*(torch.nn.functional.pad(v, (0,k*block-t)).unflatten(-1, (k,block)) for v in (u,a)))
     ends = _scan(u[...,-1], a[...,-1], init, block)
-    before = torch.cat([torch.as_tensor(init, dtype=u.dtype, device=u.device).expand(*ends.shape[:-1],1), ends[...,:-1]], -1)
+    init = init if isinstance(init, Tensor) else torch.full((), init, dtype=u.dtype, device=u.device)
+    before = torch.cat([init.expand(*ends.shape[:-1],1), ends[...,:-1]], -1)
     return torch.addcmul(u, a, before[...,None]).flatten(-2)[...,:t]
 
 def normalize_running(
@@ -351,7 +352,7 @@ def _smooth(
 )->Tensor: # `M`, float64, like `x`
     "`M[t] = (1 - b) * M[t-1] + b * x[t]`"
     y,m = _wide(x),_lead('mask', mask, x)
-    b = torch.as_tensor(b, dtype=y.dtype, device=y.device)
+    b = b.to(y) if isinstance(b, Tensor) else torch.full((), b, dtype=y.dtype, device=y.device)
     b = b.expand(*b.shape[:-1], y.shape[-1]) if b.ndim else b.expand(y.shape[-1])
     if m is None: return _scan(b*y, 1-b, state)
     return _scan((b*y).masked_fill(~m, 0.), (1-b).masked_fill(~m, 1.), state)
@@ -383,7 +384,7 @@ def pcen(
             i = torch.zeros_like(y[...,:1], dtype=torch.long) if m is None else m.to(torch.uint8).argmax(-1, keepdim=True).expand_as(state)
             state = y.gather(-1, i)
     m = _smooth(y, b, state.to(y), mask)
-    wide = lambda v: v.to(y) if isinstance(v, Tensor) else torch.tensor(v, dtype=y.dtype, device=y.device)
+    wide = lambda v: v.to(y) if isinstance(v, Tensor) else torch.full((), v, dtype=y.dtype, device=y.device)
     gain,bias,power,eps = map(wide, (gain,bias,power,eps))
     quotient = y*torch.exp(-gain*(torch.log(eps)+torch.log1p(m/eps)))
     return (bias**power*torch.expm1(power*torch.log1p(quotient/bias))).to(x.dtype),m[...,-1:]

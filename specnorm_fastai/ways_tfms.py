@@ -406,7 +406,7 @@ class PCENLayer(nn.Module):
         "One piece of a stream"
         if x.shape[-2]!=self.n_freq: raise ValueError(f"x: expected {self.n_freq} rows, got shape {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            y = x.as_subclass(Tensor)
+            y = x.plain() if isinstance(x, AudioSpectrogram) else x
             wide = lambda p: p.float() if y.device.type=='mps' else p.double()
             gain,bias,power = (wide(p).exp() for p in (self.log_gain,self.log_bias,self.log_power))
             return pcen(y, wide(self.logit_b).sigmoid(), gain, bias, power, self.eps, self.scale, self.start, mask, state)

@@ -739,6 +739,11 @@ def test_pcen_layer_starts_as_pcen_learns_and_streams():
     assert layer(x.half().plain().clamp(max=1)).dtype==torch.float16
     with pytest.raises(ValueError, match='x: expected 7 rows'): layer(torch.rand(1,1,8,5))
 
+def test_pcen_layer_can_be_exported():
+    layer = PCENLayer(7, 16000, 160, train_b=True).eval()
+    x = rand(2,1,7,100, dtype=torch.float32).square()
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
+
 wave_tfms = {'rms': RMSNormalize, 'rms joint': lambda: RMSNormalize(joint=True), 'peak': PeakNormalize, 'level': lambda: LevelNormalize(.01, min_rms=1e-6),
              'sliding': lambda: AudioSlidingNormalize(.01, min_std=1e-6), 'sliding causal': lambda: AudioSlidingNormalize(.01, center=False, min_std=1e-6)}
 
