@@ -26,12 +26,14 @@ from fastai.vision.data import get_grid
 
 from .core import *
 from .functional import *
+from .ways import *
 from .mel import *
 from .features import *
 from .recorder import *
 from .specstats import *
 from .stats import *
 from .transforms import *
+from .ways_tfms import *
 from .data import *
 from .augment import *
 from .augment import _shift  # fastaudio's tests import it
