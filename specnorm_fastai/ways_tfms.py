@@ -19,7 +19,7 @@ from .core import AudioSpectrogram,AudioTensor,_expand,_stays,axes_name,frame_ma
 from .functional import denormalize,normalize
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .transforms import SpecNormalize,_as_stat
-from .ways import (_affine,_check_window,_positive,_rows,_whole,_wide,db_reference,item_range,item_scopes,item_stats,normalize_level,
+from .ways import (_affine,_check_window,_positive,_rows,_whole,_wide,db_reference,item_range,item_stats,normalize_level,
     normalize_minmax,normalize_peak,normalize_rms,normalize_sliding,pcen,pcen_coefficient,range_stats,running_update)
 
 # %% ../nbs/45_ways_tfms.ipynb #c06dfa3f
@@ -263,7 +263,8 @@ class RunningNormalize(Transform):
     ): # This transform
         "Go on where another one was"
         want = ('weight','mean','var','half_life','frozen','fingerprint')
-        if not isinstance(state, dict) or (missing:=[k for k in want if k not in state]): raise ValueError(f"state: expected a dict with {list(want)}, got {list(state) if isinstance(state, dict) else type(state).__name__}")
+        if not isinstance(state, dict) or not set(want)<=set(state):
+            raise ValueError(f"state: expected a dict with {list(want)}, got {list(state) if isinstance(state, dict) else type(state).__name__}")
         vs = tuple(torch.as_tensor(state[k], dtype=torch.float64).cpu().clone() for k in want[:3])
         if any(v.ndim!=2 or v.shape!=vs[0].shape or not v.isfinite().all() for v in vs) or (vs[0]<0).any() or (vs[2]<0).any():
             raise ValueError(f"state: expected finite weight, mean and var (channel, freq), the first and last 0 or more, got shapes {[tuple(v.shape) for v in vs]}")

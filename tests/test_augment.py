@@ -358,7 +358,6 @@ def test_a_cutout_is_one_piece_of_a_size_in_its_range(lo, hi, n, seed):
     lo,hi = sorted((lo,hi))
     y = seeded(SignalCutoutGPU(1,lo,hi), AudioTensor(torch.ones(4,2,n), sr=8000), seed=seed).plain()
     for o in y:
-        z = (o==0).nonzero()
         assert (o[0]==o[1]).all() and round(lo*n)<=(k:=int((o[0]==0).sum()))<=round(hi*n)
         if k: assert int((o[0]==0).int().diff(prepend=torch.zeros(1), append=torch.zeros(1)).abs().sum())==2
 

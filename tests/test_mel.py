@@ -1,15 +1,15 @@
 "The VITS mel family: against the original's numbers, NumPy and librosa; its cache, its warning, precisions, compiled graphs"
-import json,subprocess,sys,threading,warnings
+import json,threading,warnings
 import librosa,numpy as np,pytest,torch
 from fasttransform.transform import Pipeline
-from hypothesis import given,settings,strategies as st
+from hypothesis import given,strategies as st
 from torch._subclasses.fake_tensor import FakeTensor,FakeTensorMode
 
 from specnorm_fastai import mel as M
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.data import PadAudio
 from specnorm_fastai.features import AudioConfig,AudioToSpec,DynamicRangeCompression
-from specnorm_fastai.functional import _dct_matrix,_gammatone_filters,_linear_filters,_mel_filters,_window
+from specnorm_fastai.functional import _mel_filters,_window
 from specnorm_fastai.mel import *
 from specnorm_fastai.specstats import fingerprint
 from specnorm_fastai.transforms import AudioNormalize,SpecNormalize

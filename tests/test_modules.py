@@ -1,7 +1,7 @@
 "AudioToSpec around any module: torchaudio's and nnAudio's transforms, and modules that cannot be"
 import copy,pickle,warnings
 from functools import partial
-import numpy as np,pandas as pd,pytest,torch
+import pytest,torch
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,IndexSplitter
 from torch import nn
 

@@ -508,14 +508,14 @@ def test_bad_types_are_named():
 # ---- transforms
 
 import copy,pickle
-from fastai.data.core import DataLoaders,TfmdDL
+from fastai.data.core import TfmdDL
 from fastai.torch_core import TensorImage
 from fasttransform.cast import retain_meta
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.recorder import StatsRecorder
 from specnorm_fastai.specstats import SpecStats,fingerprint
 from specnorm_fastai.transforms import SpecNormalize
-from specnorm_fastai.ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,ItemNormalize,LevelNormalize,MinMaxNormalize,OwnSpectrogram,
+from specnorm_fastai.ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,ItemNormalize,LevelNormalize,MinMaxNormalize,
                                        PCEN,PCENLayer,PeakNormalize,RMSNormalize,RobustNormalize,RunningNormalize,SlidingNormalize)
 
 def spec(seed=0, dB=True, **kw):
