@@ -268,7 +268,7 @@ class _Items:
             if lengths.numel() and (lengths.min()<0 or lengths.max()>self.shape[-1]):
                 raise ValueError(f"lengths: expected 0 to {self.shape[-1]}, got {lengths.min().item()} to {lengths.max().item()}")
             self.lengths = lengths
-        if fn is not None: self.fn = _plain_meta(tuple(fn) if isinstance(fn, list) else fn)
+        if fn is not None: self.fn = _plain_meta(tuple(fn) if isinstance(fn, (list,np.ndarray)) else fn)
         if silent is not None:
             silent = torch.as_tensor(silent, dtype=torch.bool, device=self.device)
             want = (*self.shape[:self._n_lead()],self.shape[-1])

@@ -23,7 +23,7 @@ from fastai.data.block import TransformBlock
 from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import RandTransform
 
-from .core import AudioSpectrogram,AudioTensor,_name,_whole_file,audio_extensions,get_audio_files
+from .core import AudioSpectrogram,AudioTensor,_check_whole,_name,_whole_file,audio_extensions,get_audio_files
 from .features import _silence
 
 # %% ../nbs/50_data.ipynb #c2232090
@@ -299,8 +299,10 @@ def _is_made_of(to, src):
     "Is a cached file there, whole, and made of this source as it is now?"
     import soundfile as sf
     try:
-        with sf.SoundFile(to) as f: return f.comment==_identity(src)
-    except (sf.SoundFileError,RuntimeError,OSError): return False
+        with sf.SoundFile(to) as f:
+            _check_whole(f)
+            return f.comment==_identity(src)
+    except (sf.SoundFileError,RuntimeError,OSError,ValueError): return False
 
 def _claim(note, how):
     "Write the settings of a cache where there are none; those that it has"
@@ -310,7 +312,7 @@ def _claim(note, how):
         except FileExistsError: pass
         finally: os.unlink(f.name)
     try: return json.loads(note.read_text())
-    except ValueError: raise ValueError(f"output_dir: cannot read the settings in {note}; remove the folder to have it made again") from None
+    except (ValueError,OSError): raise ValueError(f"output_dir: cannot read the settings in {note}; remove the folder to have it made again") from None
 
 def _preprocess(job, pp=None):
     "Write what is made of a file; the error, where there is one"
@@ -351,7 +353,8 @@ def preprocess_audio_folder(
     if out.exists() and not out.is_dir(): raise ValueError(f"output_dir: expected a folder, got the file {out}")
     if not note.exists() and (there:=[to for to in jobs.values() if to.exists()]):
         raise ValueError(f"output_dir: {there[0]} is there, but was not made here. Give an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise ValueError(f"output_dir: cannot make the folder {out}: {e}") from None
     if (known:=_claim(note, how))!=how:
         raise ValueError(f"output_dir: {out} holds audio processed with {known}, asked for was {how}. "
                          "Give another output_dir, or remove it")

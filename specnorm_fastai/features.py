@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['AudioConfig', 'AudioToSpec', 'SpectrogramTransformer', 'DynamicRangeCompression', 'AudioToMFCC']
 
-# %% ../nbs/20_features.ipynb #c4616704
-import functools,hashlib,inspect,types,warnings
+# %% ../nbs/20_features.ipynb #c5d3d915
+import functools,hashlib,inspect,logging,types,warnings
 from dataclasses import asdict,fields,is_dataclass,make_dataclass
 from functools import lru_cache
 from inspect import Parameter,Signature
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -276,41 +277,54 @@ class DynamicRangeCompression(Transform):
 def _plain_attributes(m):
     return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
 
-_passing = {'training','num_samples', *vars(nn.Module())}  # nnAudio notes the length of what it saw last; the rest is torch's own
+_passing = {'training', *vars(nn.Module())}  # torch's own
+_known_to_all = ('torch','torchaudio','nnAudio')
 
 def _state(v, depth=0):
     "What an attribute is, in words that are the same in another process and on another device"
     if isinstance(v, np.generic): v = v.item()
     if isinstance(v, (bool,int,float,str,bytes,type(None))): return v
-    if depth>6: return type(v).__qualname__
+    if depth>6 or isinstance(v, logging.Logger): return type(v).__qualname__
     deep = lambda o: _state(o, depth+1)
     if isinstance(v, (tuple,list)): return [deep(o) for o in v]
     if isinstance(v, (set,frozenset)): return sorted(repr(deep(o)) for o in v)
     if isinstance(v, dict): return [(str(k),deep(o)) for k,o in v.items()]
-    if isinstance(v, torch.Tensor): v = v.detach().resolve_conj().cpu(); v = (v if v.is_complex() else v.double()).numpy()
-    if isinstance(v, np.ndarray): return v.tobytes()
+    if isinstance(v, torch.Tensor):
+        v = (v.to_dense() if v.layout!=torch.strided else v).detach().resolve_conj().cpu()
+        v = (v if v.is_complex() else v.double()).numpy()
+    if isinstance(v, np.ndarray): return [v.shape, deep(v.tolist()) if v.dtype==object else v.tobytes()]
     if isinstance(v, nn.Module): return _digest(v)
     if isinstance(v, functools.partial): return ['partial', deep(v.func), deep(v.args), deep(v.keywords)]
-    if isinstance(v, types.FunctionType): return [v.__qualname__, _source(v), deep(v.__defaults__), [deep(c.cell_contents) for c in v.__closure__ or ()]]
-    if isinstance(v, (torch.dtype,torch.device,type,types.BuiltinFunctionType)): return str(v)
-    return [type(v).__qualname__, deep(getattr(v, '__dict__', None))]
+    if isinstance(v, types.MethodType): return ['method', deep(v.__func__), deep(v.__self__)]
+    if isinstance(v, types.FunctionType): return [v.__qualname__, _source(v), deep(v.__defaults__), deep(v.__kwdefaults__), [deep(c.cell_contents) for c in v.__closure__ or ()]]
+    if isinstance(v, (types.BuiltinFunctionType,type)): return f'{v.__module__}.{v.__qualname__}'
+    if isinstance(v, (torch.dtype,torch.device,range,slice,complex,PurePath)): return repr(v)
+    return [type(v).__qualname__, deep(getattr(v, '__dict__', None)), [deep(getattr(v, k, None)) for k in getattr(type(v), '__slots__', ()) if isinstance(k, str)]]
 
 def _source(f):
-    "The text of a function, which is the same in every version of Python; nothing for what came with a package of torch's family"
-    if (f.__module__ or '').partition('.')[0] in ('torch','torchaudio','nnAudio'): return ''
+    "The text of a function, which is the same in every version of Python; nothing for what came with torch, torchaudio or nnAudio"
+    if (f.__module__ or '').partition('.')[0] in _known_to_all: return ''
     c = f.__code__
-    code = repr((c.co_code, c.co_names, [o for o in c.co_consts if not isinstance(o, types.CodeType)]))
+    code = repr((c.co_code, c.co_names, [_state(o) for o in c.co_consts if not isinstance(o, types.CodeType)]))
     try: return inspect.getsource(f)+(code if f.__name__=='<lambda>' else '')  # of two lambdas in a line the text is one
     except (OSError,TypeError): return code
+
+def _code(cls):
+    "The text of a class's own methods, and of those it inherits from others than torch's"
+    fs = [(k,getattr(f, '__func__', getattr(f, 'fget', f))) for c in cls.__mro__ if c.__module__.partition('.')[0] not in _known_to_all for k,f in sorted(vars(c).items())]
+    return [(k,_source(f)) for k,f in fs if isinstance(f, types.FunctionType)]
 
 def _digest(module):
     "What a module is made of, in a few characters: code, attributes, buffers and frozen parameters; not what training changes"
     d = hashlib.sha256()
     for n,m in module.named_modules():
-        d.update(repr((n, type(m).__name__, _source(type(m).forward), {k:_state(v) for k,v in sorted(vars(m).items()) if k not in _passing})).encode())
+        passing = {*_passing, 'num_samples'} if type(m).__module__.startswith('nnAudio') else _passing  # it notes the length of what it saw last
+        attributes = {k:_state(v) for k,v in sorted(vars(m).items()) if k not in passing}
+        code = getattr(m, 'code', '') if isinstance(m, torch.jit.ScriptModule) else _code(type(m))
+        d.update(repr((n, type(m).__name__, code, attributes)).encode())
     learned = {id(b) for m in module.modules() if getattr(m, 'track_running_stats', False) for b in m.buffers()}
     for n,b in (*module.named_buffers(), *((n,p) for n,p in module.named_parameters() if not p.requires_grad)):
-        if id(b) not in learned: d.update(n.encode()+_state(b))
+        if id(b) not in learned: d.update(repr((n,_state(b))).encode())
     return d.hexdigest()[:12]
 
 _read = {'n_fft':('n_fft',), 'hop_length':('hop_length','stride','hop'), 'win_length':('win_length',), 'pad':('pad',), 'power':('power',), 'normalized':('normalized',),

@@ -79,6 +79,7 @@ class SpecFrontend(nn.Module):
         norm,known = _normalization(stats, axes, unchecked)
         self.axes = None if norm is None else norm.axes
         self.register_buffer('mean', None if norm is None else norm.mean); self.register_buffer('std', None if norm is None else norm.std)
+        if clip_samples is not None and clip_samples<self.least: raise ValueError(f"clip_samples: expected at least {self.least} samples, got {clip_samples}")
         self._learn(known)
 
     def _learn(self, known):
@@ -199,14 +200,19 @@ def _all_tfms(dl):
     for p in (dl.after_item,dl.after_batch):
         if isinstance(p, Pipeline): yield from p.fs
 
+def _function(t):
+    "The function that a plain `Transform` is made of"
+    return t.encodes.methods[0].implementation if type(t) is Transform and getattr(getattr(t, 'encodes', None), 'methods', ()) else None
+
 def _called(t):
     "How to call a transform: its class, or the function that it is made of"
-    return t.encodes.methods[0].implementation.__name__ if type(t) is Transform and getattr(t.encodes, 'methods', ()) else type(t).__name__
+    f = _function(t)
+    return type(t).__name__ if f is None else getattr(f, '__name__', type(f).__name__)
 
 def _acts_on_sound(t):
     "May a transform change audio or spectrograms?"
     kinds = [m.signature.types[-1] for m in getattr(getattr(t, 'encodes', None), 'methods', ()) if m.signature.types]
-    return any(k is Any or not isinstance(k, type) or issubclass(AudioTensor, k) or issubclass(AudioSpectrogram, k) or issubclass(k, (AudioTensor,AudioSpectrogram)) for k in kinds)
+    return not kinds or any(k is Any or not isinstance(k, type) or issubclass(AudioTensor, k) or issubclass(AudioSpectrogram, k) or issubclass(k, (AudioTensor,AudioSpectrogram)) for k in kinds)
 
 def _clip_samples(sized, sr, resize):
     "Samples that clips are to be brought to, None where the caller sees to it"
@@ -232,7 +238,7 @@ def from_dls(cls:SpecFrontend,
     mono,then = False,[]
     for t in _all_tfms(dl):
         name = _called(t)
-        if name in skip or any(t is o for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or not _acts_on_sound(t): continue
+        if name in skip or any(o is t or o is not None and o is _function(t) for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or not _acts_on_sound(t): continue
         if to_spec is not None and isinstance(t, (Resample,DownmixMono,AudioNormalize,AudioToSpec,AudioToMFCC)):
             raise ValueError(f"dls: expected one spectrogram, and {name} before it; {name} comes behind {type(to_spec).__name__}")
         if wave is not None and isinstance(t, (Resample,DownmixMono,ResizeSignal)): raise ValueError(f"dls: expected AudioNormalize behind {name}, found before it")

@@ -27,6 +27,13 @@ def _floating(x, name):
         hint = f"; 16-bit samples are divided by MAX_WAV_VALUE={MAX_WAV_VALUE:g}" if name=='y' else ''
         raise TypeError(f"{name}: expected floating point values, got {x.dtype}{hint}")
 
+def _as_plain(x, sr=None):
+    "An `AudioTensor` or `AudioSpectrogram` as a plain tensor, since what is made of it is neither; another rate is an error"
+    if not hasattr(x, 'plain'): return x
+    mine = getattr(x, 'sr', None)
+    if sr is not None and mine not in (None,sr): raise ValueError(f"sampling_rate: the {type(x).__name__} has {mine} Hz, got {sr}")
+    return x.plain()
+
 def dynamic_range_compression_torch(
     x:Tensor, # Magnitudes, any shape
     C:float=1, # Factor before the logarithm
@@ -34,7 +41,7 @@ def dynamic_range_compression_torch(
 )->Tensor: # Like `x`, natural logarithm
     "`log(max(x, clip_val) * C)`"
     _floating(x, 'x')
-    return torch.log(torch.clamp(x, min=clip_val)*C)
+    return torch.log(torch.clamp(_as_plain(x), min=clip_val)*C)
 
 def dynamic_range_decompression_torch(
     x:Tensor, # What `dynamic_range_compression_torch` gave
@@ -42,7 +49,7 @@ def dynamic_range_decompression_torch(
 )->Tensor: # Like `x`, magnitudes
     "`exp(x) / C`, the inverse of `dynamic_range_compression_torch` above its `clip_val`"
     _floating(x, 'x')
-    return torch.exp(x)/C
+    return torch.exp(_as_plain(x))/C
 
 def spectral_normalize_torch(
     magnitudes:Tensor # Any shape
@@ -56,8 +63,8 @@ def spectral_de_normalize_torch(
     "`dynamic_range_decompression_torch` with its defaults"
     return dynamic_range_decompression_torch(magnitudes)
 
-# %% ../nbs/15_mel.ipynb #cf93f30a
-_asked = [None,set()]  # the list of warning filters in force, and who has been warned under it
+# %% ../nbs/15_mel.ipynb #c15410ea
+_asked = [None,None,set()]  # the list of warning filters in force, what it held, and who has been warned under it
 _ours = ('specnorm_fastai','fastai','fasttransform','fastcore','plum','torch')
 
 def _call_site():
@@ -79,10 +86,10 @@ def _check_range(y, on_clip):
     msg = f"y: expected samples in [-1, 1], got {lo:.6g} to {hi:.6g}"
     if on_clip=='raise': raise ValueError(msg)
     level,site = _call_site()
-    if warnings.filters is not _asked[0]: _asked[:] = warnings.filters,set()  # other filters: another chance to be heard
-    if site in _asked[1]: return
+    if warnings.filters is not _asked[0] or list(warnings.filters)!=_asked[1]: _asked[:] = warnings.filters,list(warnings.filters),set()  # another chance to be heard
+    if site in _asked[2]: return
     warnings.warn(f"{msg}. Said once for {site[0]}:{site[1]}; on_clip='ignore' is silent", stacklevel=level)
-    _asked[1].add(site)  # not where the warning was made an error
+    _asked[2].add(site)  # not where the warning was made an error
 
 # %% ../nbs/15_mel.ipynb #c2697763
 def _mirror(n_fft, hop):
@@ -110,8 +117,7 @@ def spectrogram_torch(
     mirror = _mirror(n_fft, hop_size)
     if y.shape[-1]<(least:=_least(n_fft, mirror=mirror)): 
         raise ValueError(f"y: expected at least {least} samples for n_fft={n_fft} and hop_size={hop_size}, got {y.shape[-1]}")
-    if getattr(y, 'sr', sampling_rate)!=sampling_rate and y.sr is not None: raise ValueError(f"sampling_rate: the AudioTensor has {y.sr} Hz, got {sampling_rate}")
-    if hasattr(y, 'plain'): y = y.plain()  # what comes out is no waveform
+    y = _as_plain(y, sampling_rate)
     _check_range(y, on_clip)
     exact = y.dtype!=torch.float64 and y.device.type=='cpu'  # two float32 FFTs differ by up to 1e-4 in quiet mel bands
     with _float32(y):
@@ -131,6 +137,7 @@ def spec_to_mel_torch(
     _floating(spec, 'spec')
     if spec.ndim<2 or spec.shape[-2]!=n_fft//2+1:
         raise ValueError(f"spec: expected (..., {n_fft//2+1}, frame) for n_fft={n_fft}, got shape {tuple(spec.shape)}")
+    spec = _as_plain(spec, sampling_rate)
     dtype = spec.dtype if spec.dtype==torch.float64 else torch.float32
     fb = mel_filters(sampling_rate, n_fft, num_mels, fmin or 0., fmax, 'slaney', 'slaney', dtype=dtype, device=spec.device)
     with _float32(spec): return spectral_normalize_torch(fb@spec.to(dtype))

@@ -635,3 +635,10 @@ def test_samples_that_are_no_item_are_told_where_a_batch_is_made(x):
 def test_float64_samples_become_float32_in_a_batch():
     xb = torch.stack([o[0] for o in PadAudio()([(AudioTensor(torch.rand(1,n, dtype=d), sr=16000),) for n,d in ((40,torch.float64),(30,torch.float32))])])
     assert xb.dtype==torch.float32
+
+def test_a_cached_file_that_was_cut_is_made_again(tmp_path):
+    d = tmp_path/'clips'; saved_tone(d/'a.wav', 440)
+    f = preprocess_audio_folder(d, sample_rate=8000, progress=False)/'a.wav'
+    whole = f.read_bytes(); f.write_bytes(whole[:len(whole)//2]); preprocess_audio_folder(d, sample_rate=8000, progress=False)
+    assert pitch(AudioTensor.create(f))==440
+    with pytest.raises(ValueError, match='output_dir: cannot make'): preprocess_audio_folder(d, output_dir=d/'a.wav'/'x', progress=False)

@@ -1,5 +1,5 @@
 "SpecFrontend against the fastai pipeline; saved, exported, in ONNX, from DataLoaders, in pieces"
-import copy,json,pickle,subprocess,sys,warnings
+import copy,functools,json,pickle,subprocess,sys,warnings
 import numpy as np,pytest,torch
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,IndexSplitter,Transform
 from fasttransform.transform import Pipeline
@@ -432,3 +432,14 @@ def test_clips_brought_to_a_length_are_as_after_resize_signal(kind, wave):
 def test_a_state_of_stereo_is_not_that_of_mono():
     a,b = SpecFrontend(CFGS['Mel'](), 16000, stats=(0.,1.)),SpecFrontend(CFGS['Mel'](), 16000, stats=(0.,1.), mono=True)
     with pytest.raises(ValueError, match='mono'): b.load_state_dict(a.state_dict())
+
+class _Louder:
+    def __call__(self, x): return x*3
+
+@pytest.mark.parametrize('f,what', [(functools.partial(lambda x: x*2),'holds'),(_Louder(),'holds'),(nn.Identity(),'holds')], ids=['partial','object','module'])
+def test_what_cannot_be_told_is_named_not_dropped(synthetic, f, what):
+    dls,_ = loaders(synthetic, item_tfms=[f], batch_tfms=[transform('Mel'),SpecNormalize()])
+    with pytest.raises(ValueError, match=what): SpecFrontend.from_dls(dls)
+
+def test_a_length_below_one_window_is_refused():
+    with pytest.raises(ValueError, match='clip_samples: expected at least'): SpecFrontend(CFGS['VITS'](), 16000, clip_samples=10)

@@ -384,3 +384,19 @@ def test_dynamic_range_compression_makes_the_configuration():
     x = AudioTensor(sound(1,5000), sr=22050)
     a = DynamicRangeCompression()(of_vits(compression=None)(x)); b = of_vits()(x)
     assert torch.equal(a.plain(), b.plain()) and fingerprint(a)==fingerprint(b)
+
+def test_spectrograms_and_waveforms_come_out_plain_and_at_their_own_rate():
+    x = AudioTensor(torch.rand(1,4000)-.5, sr=16000)
+    sg = AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(n_fft=512, to_db=False, power=1.))(x)
+    for y in (mel_spectrogram_torch(x, 512, 20, 16000, 128, 512, 0., None), spec_to_mel_torch(sg, 512, 20, 16000, 0., None), spectral_normalize_torch(sg), dynamic_range_decompression_torch(sg)): assert type(y) is torch.Tensor
+    for f in (lambda: mel_spectrogram_torch(x, 512, 20, 8000, 128, 512, 0., None), lambda: spec_to_mel_torch(sg, 512, 20, 8000, 0., None)):
+        with pytest.raises(ValueError, match='sampling_rate: the Audio.* has 16000 Hz, got 8000'): f()
+
+def test_filters_changed_in_place_are_another_chance_to_be_heard():
+    y,a = torch.ones(1,4000)*3,(512, 20, 16000, 128, 512, 0., None)
+    with warnings.catch_warnings():
+        for how in ('ignore','error'):
+            warnings.simplefilter(how)
+            try: mel_spectrogram_torch(y, *a); said = None
+            except UserWarning as e: said = str(e)
+    assert said and 'got 3 to 3' in said

@@ -197,13 +197,16 @@ class Gained(torch.nn.Module):
 
 class Plain:
     def __init__(self, g): self.g = g
+    def method(self): return self.g
 
 def _set(k, v): return lambda m: setattr(m, k, v)
 
 @pytest.mark.parametrize('a,b', [(_set('_gain',1.),_set('_gain',5.)), (_set('cfg',Plain(1)),_set('cfg',Plain(5))), (_set('f',lambda x: x),_set('f',lambda x: x*2)),
     (_set('f',partial(torch.mul, other=1)),_set('f',partial(torch.mul, other=5))), (_set('s',{1,2}),_set('s',{1,3})), (_set('d',torch.float16),_set('d',torch.float32)),
     (_set('l',[torch.nn.Conv1d(1,1,3,stride=1)]),_set('l',[torch.nn.Conv1d(1,1,3,stride=2)])),
-    (_set('p',torch.nn.Parameter(torch.ones(2), requires_grad=False)),_set('p',torch.nn.Parameter(torch.zeros(2), requires_grad=False)))])
+    (_set('p',torch.nn.Parameter(torch.ones(2), requires_grad=False)),_set('p',torch.nn.Parameter(torch.zeros(2), requires_grad=False))),
+    (_set('m',Plain(1).method),_set('m',Plain(2).method)), (_set('r',range(1)),_set('r',range(2))), (_set('t',torch.ones(4)),_set('t',torch.ones(2,2))),
+    (_set('num_samples',1),_set('num_samples',2))])
 def test_modules_that_differ_anywhere_have_other_digests(a, b):
     x = AudioTensor(torch.rand(1,4000), sr=16000)
     assert AudioToSpec(Gained(a))(x).pipe!=AudioToSpec(Gained(b))(x).pipe and AudioToSpec(Gained(a))(x).pipe==AudioToSpec(Gained(a))(x).pipe
@@ -244,3 +247,33 @@ def test_modules_in_the_wrong_place_are_told():
     m = Gained(lambda m: None)
     with pytest.raises(TypeError, match=r'AudioToSpec\(Gained'): AudioToSpec.from_cfg(m)
     with pytest.raises(TypeError, match=r'AudioToSpec\(Gained'): AudioToMFCC(m)
+
+def test_a_method_that_forward_calls_is_part_of_the_digest():
+    def make(k):
+        class Same(torch.nn.Module):
+            def forward(self, x): return self.h(spectrogram(x, 400))
+        Same.h = (lambda self, z: z) if k==1 else (lambda self, z: 2*z)
+        return Same()
+    assert AudioToSpec(make(1)).settings['pipe']!=AudioToSpec(make(2)).settings['pipe']
+
+def test_digests_are_the_same_in_every_process():
+    code = """if 1:
+        import torch,numpy as np
+        from specnorm_fastai.features import AudioToSpec
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.act,self.f,self.o,self.s = torch.relu,(lambda k: k in {'a','b','c'}),np.array(['x',1], dtype=object),{'p','q','r'}
+            def forward(self, x): return x
+        print(AudioToSpec(Net()).settings['pipe'])"""
+    import os,subprocess,sys
+    runs = {subprocess.run([sys.executable,'-c',code], capture_output=True, text=True, check=True, env={**os.environ,'PYTHONHASHSEED':str(k)}).stdout for k in (1,9)}
+    assert len(runs)==1, runs
+
+def test_scripted_modules_are_pipes_too():
+    class Net(torch.nn.Module):
+        def forward(self, x): return torch.stft(x.reshape(-1, x.shape[-1]), 64, window=torch.ones(64), return_complex=True).abs()[:,None]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore'); net = torch.jit.script(Net())
+    x = AudioTensor(torch.rand(1,800), sr=16000)
+    torch.testing.assert_close(AudioToSpec(net)(x).plain(), AudioToSpec(Net())(x).plain())
