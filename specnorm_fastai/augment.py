@@ -25,7 +25,7 @@ from fastai.vision.augment import RandTransform
 from .core import AudioSpectrogram,AudioTensor,_name
 from .data import AudioPadType
 from .features import _silence,_silence_known
-from .functional import extend,n_frames
+from .functional import _whole,extend,n_frames
 
 # %% ../nbs/55_augment.ipynb #c9874851
 def _number(name, v, lo=-np.inf, hi=np.inf):
@@ -33,10 +33,6 @@ def _number(name, v, lo=-np.inf, hi=np.inf):
     if isinstance(v, bool) or not isinstance(v, Real) or not lo<=v<=hi:
         span = f" of {lo:g} to {hi:g}" if hi<np.inf else f" of at least {lo:g}" if lo>-np.inf else ''
         raise ValueError(f"{name}: expected a number{span}, got {v!r}")
-def _whole(name, v, lo):
-    "Raise where an argument is no whole number, or too small"
-    if isinstance(v, bool) or not isinstance(v, (int,np.integer)) or v<lo:
-        raise ValueError(f"{name}: expected a whole number of at least {lo}, got {v!r}")
 def _ordered(lo_name, lo, hi_name, hi):
     if lo>hi: raise ValueError(f"{lo_name}, {hi_name}: expected {lo_name} <= {hi_name}, got {lo!r} and {hi!r}")
 def _check_direction(v):

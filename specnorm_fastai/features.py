@@ -20,8 +20,8 @@ from fasttransform.cast import retain_meta
 from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram,AudioTensor,_name
-from .functional import (_least,dct_matrix,gammatone_filters,gammatone_frequencies,linear_filters,linear_frequencies,mel_filters,mel_frequencies,
-    n_frames,power_law,silent_frames,spectrogram,to_db)
+from .functional import (_dct_matrix,_gammatone_bank,_least,_linear_bank,_mel_bank,_whole,dct_matrix,gammatone_frequencies,linear_frequencies,
+    mel_frequencies,n_frames,power_law,silent_frames,spectrogram,to_db)
 from .mel import _check_range,_mirror,_float32,dynamic_range_compression_torch,dynamic_range_decompression_torch
 
 # %% ../nbs/20_features.ipynb #c4a6982c
@@ -123,15 +123,18 @@ class _SpecPipe(nn.Module):
         exact = (self.exact or s['to_db'] and not s['mel'] or s['eps']) and x.dtype!=torch.float64 and x.device.type=='cpu'
         z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s['mirror'], eps=s['eps'])
         return self.compressed(self.bands(z.float() if exact else z, sr))
-    def filters(self, sr, dtype=torch.float32, device='cpu'):
-        "The filters' matrix, or None"
-        s,kw = self._all,dict(dtype=dtype, device=device)
-        if s['mel']: return mel_filters(sr, *(s[k] for k in ('n_fft','n_mels','f_min','f_max','norm','mel_scale')), **kw)
+    def _bank(self, sr, dtype, device):
+        s = self._all
+        if s['mel']: return _mel_bank(sr, *(s[k] for k in ('n_fft','n_mels','f_min','f_max','norm','mel_scale')), dtype, device)
         if s['filterbank'] is None: return
         args = sr,*(s[k] for k in ('n_fft','n_filters','f_min','f_max'))
-        return gammatone_filters(*args, power=s['power'], **kw) if s['filterbank']=='gammatone' else linear_filters(*args, **kw)
+        return _gammatone_bank(*args, s['power'], dtype, device) if s['filterbank']=='gammatone' else _linear_bank(*args, dtype, device)
+    def filters(self, sr, dtype=torch.float32, device='cpu'):
+        "The filters' matrix, a copy, or None"
+        fb = self._bank(sr, dtype, device)
+        return None if fb is None else fb.clone()
     def bands(self, z, sr):
-        fb = self.filters(sr, z.dtype, z.device)
+        fb = self._bank(sr, z.dtype, z.device)
         return z if fb is None else fb@z
     def compressed(self, x):
         s = self._all
@@ -190,12 +193,9 @@ def _known(mel, filterbank):
     "Settings that a spectrogram may have, with their defaults"
     return {**_stft, 'n_fft':1024, **(_mel if mel else {}), **_db, **_more, **(_band if filterbank and not mel else {})}
 
-def _whole(s, k, least):
-    if isinstance(s[k], bool) or not isinstance(s[k], (int,np.integer)) or s[k]<least: raise ValueError(f"{k}: expected a whole number of at least {least}, got {s[k]!r}")
-
 def _check_settings(s, mel, to_db):
     "Raise where settings cannot be, or exclude each other"
-    for k,least in (('n_fft',1),('win_length',1),('hop_length',1),('mirror',0)): _whole(s, k, least)
+    for k,least in (('n_fft',1),('win_length',1),('hop_length',1),('mirror',0)): _whole(k, s[k], least)
     for k,ok in (('stype',('power','magnitude')), ('filterbank',(None,'gammatone','linear')), ('compression',(None,'log','power_law')), ('on_clip',('warn','raise','ignore'))):
         if s[k] not in ok: raise ValueError(f"{k}: expected one of {list(ok)}, got {s[k]!r}")
     if s['win_length']>s['n_fft']: raise ValueError(f"win_length: expected at most n_fft={s['n_fft']}, got {s['win_length']}")
@@ -399,7 +399,7 @@ class _MFCCPipe(nn.Module):
     def forward(self, x, sr, lengths=None):
         s,x = self.settings,self.mel(x, sr, lengths)
         x = torch.log(x+1e-6) if s['log_mels'] else to_db(x, top_db=80.)  # both constants are torchaudio's
-        return dct_matrix(s['n_mfcc'], self.mel.settings['n_mels'], s['norm'], dtype=x.dtype, device=x.device)@x
+        return _dct_matrix(s['n_mfcc'], self.mel.settings['n_mels'], s['norm'], x.dtype, x.device)@x
 
 class AudioToMFCC(Transform):
     "`AudioTensor` to an `AudioSpectrogram` of mel-frequency cepstral coefficients"

@@ -167,7 +167,11 @@ def silent_frames(
     (hi,top),(lo,bottom) = highest(x),highest(-x)
     return (hi+lo <= tol*(top+bottom)) & (top+bottom).isfinite() | (hi==-math.inf)
 
-# %% ../nbs/10_functional.ipynb #c61d85d9
+# %% ../nbs/10_functional.ipynb #cac67647
+def _whole(name, v, least):
+    "Raise where an argument is no whole number of at least `least`"
+    if isinstance(v, bool) or not isinstance(v, (int,np.integer)) or v<least: raise ValueError(f"{name}: expected a whole number of at least {least}, got {v!r}")
+
 def _check_band(sr, n_filters, f_min, f_max, name='n_filters'):
     "The upper frequency; raise where a band or a number of filters cannot be"
     top = sr/2 if f_max is None else f_max
@@ -193,6 +197,13 @@ def _make_mel(sr, n_fft, n_mels, f_min, f_max, norm, mel_scale, dtype, device):
     return torch.from_numpy(fb).to(dtype=dtype, device=device)
 _mel_filters = _Cache(_make_mel)
 
+def _mel_bank(sr, n_fft, n_mels, f_min, f_max, norm, mel_scale, dtype, device):
+    "The matrix that all share: to be read only"
+    top = _check_band(sr, n_mels, f_min, f_max, 'n_mels')
+    if mel_scale not in ('htk','slaney'): raise ValueError(f"mel_scale: expected 'htk' or 'slaney', got {mel_scale!r}")
+    if norm not in (None,'slaney'): raise ValueError(f"norm: expected None or 'slaney', got {norm!r}")
+    return _mel_filters(sr, n_fft, n_mels, float(f_min), float(top), norm, mel_scale, dtype, torch.device(device))
+
 def mel_filters(
     sr:int, # Sample rate in Hz
     n_fft:int, # Points of the FFT
@@ -205,10 +216,7 @@ def mel_filters(
     device='cpu' # Of the result
 )->Tensor: # (n_mels, n_fft//2+1)
     "Triangular mel filters"
-    top = _check_band(sr, n_mels, f_min, f_max, 'n_mels')
-    if mel_scale not in ('htk','slaney'): raise ValueError(f"mel_scale: expected 'htk' or 'slaney', got {mel_scale!r}")
-    if norm not in (None,'slaney'): raise ValueError(f"norm: expected None or 'slaney', got {norm!r}")
-    return _mel_filters(sr, n_fft, n_mels, float(f_min), float(top), norm, mel_scale, dtype, torch.device(device)).clone()
+    return _mel_bank(sr, n_fft, n_mels, f_min, f_max, norm, mel_scale, dtype, device).clone()
 
 def mel_frequencies(
     sr:int, # Sample rate in Hz
@@ -241,6 +249,11 @@ def _make_gammatone(sr, n_fft, n_filters, f_min, f_max, power, dtype, device):
     return torch.from_numpy(fb).to(dtype=dtype, device=device)
 _gammatone_filters = _Cache(_make_gammatone)
 
+def _gammatone_bank(sr, n_fft, n_filters, f_min, f_max, power, dtype, device):
+    "As `_mel_bank`"
+    top = _check_band(sr, n_filters, f_min, f_max)
+    return _gammatone_filters(sr, n_fft, n_filters, float(f_min), float(top), float(power), dtype, torch.device(device))
+
 def gammatone_filters(
     sr:int, # Sample rate in Hz
     n_fft:int, # Points of the FFT
@@ -252,8 +265,7 @@ def gammatone_filters(
     device='cpu' # Of the result
 )->Tensor: # (n_filters, n_fft//2+1)
     "Responses of gammatone filters of order 4, 1 at their centres"
-    top = _check_band(sr, n_filters, f_min, f_max)
-    return _gammatone_filters(sr, n_fft, n_filters, float(f_min), float(top), float(power), dtype, torch.device(device)).clone()
+    return _gammatone_bank(sr, n_fft, n_filters, f_min, f_max, power, dtype, device).clone()
 
 # %% ../nbs/10_functional.ipynb #c14c78de
 def linear_frequencies(
@@ -272,6 +284,11 @@ def _make_linear(sr, n_fft, n_filters, f_min, f_max, dtype, device):
     return torch.from_numpy(fb).to(dtype=dtype, device=device)
 _linear_filters = _Cache(_make_linear)
 
+def _linear_bank(sr, n_fft, n_filters, f_min, f_max, dtype, device):
+    "As `_mel_bank`"
+    top = _check_band(sr, n_filters, f_min, f_max)
+    return _linear_filters(sr, n_fft, n_filters, float(f_min), float(top), dtype, torch.device(device))
+
 def linear_filters(
     sr:int, # Sample rate in Hz
     n_fft:int, # Points of the FFT
@@ -282,8 +299,7 @@ def linear_filters(
     device='cpu' # Of the result
 )->Tensor: # (n_filters, n_fft//2+1)
     "Triangles of one width, each reaching from the centre of its left neighbour to that of its right one"
-    top = _check_band(sr, n_filters, f_min, f_max)
-    return _linear_filters(sr, n_fft, n_filters, float(f_min), float(top), dtype, torch.device(device)).clone()
+    return _linear_bank(sr, n_fft, n_filters, f_min, f_max, dtype, device).clone()
 
 # %% ../nbs/10_functional.ipynb #ccc35bbd
 def to_db(

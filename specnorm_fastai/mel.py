@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .functional import _least,_mel_filters,_window,mel_filters,spectrogram
+from .functional import _least,_mel_bank,_mel_filters,_window,spectrogram
 
 # %% ../nbs/15_mel.ipynb #c935283f
 MAX_WAV_VALUE = 32768.0
@@ -139,7 +139,7 @@ def spec_to_mel_torch(
         raise ValueError(f"spec: expected (..., {n_fft//2+1}, frame) for n_fft={n_fft}, got shape {tuple(spec.shape)}")
     spec = _as_plain(spec, sampling_rate)
     dtype = spec.dtype if spec.dtype==torch.float64 else torch.float32
-    fb = mel_filters(sampling_rate, n_fft, num_mels, fmin or 0., fmax, 'slaney', 'slaney', dtype=dtype, device=spec.device)
+    fb = _mel_bank(sampling_rate, n_fft, num_mels, fmin or 0., fmax, 'slaney', 'slaney', dtype, spec.device)
     with _float32(spec): return spectral_normalize_torch(fb@spec.to(dtype))
 
 def mel_spectrogram_torch(

@@ -13,8 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-from .functional import denormalize
-
 # %% ../nbs/12_ways.ipynb #cb874c63
 def _wide(x):
     "`x` in the dtype that statistics are computed in"
@@ -394,6 +392,11 @@ def _real(x, lengths):
     ln = _lead('lengths', lengths, x, time=False)
     return None if ln is None else torch.arange(x.shape[-1], device=x.device)<ln
 
+def _without_padding(x, lengths):
+    "`x` with 0 behind each end, in the dtype of statistics; and what is real, None: all"
+    y,real = _wide(x),_real(x, lengths)
+    return (y if real is None else y.masked_fill(~real, 0.)),real
+
 def _scaled(x, y, real, now, to, least):
     "`y` times `to/now`, 0 where `now` is at most `least`"
     res = y*torch.where(now<=least, 0., to/torch.where(now<=least, 1., now))
@@ -408,9 +411,8 @@ def normalize_rms(
 )->Tensor: # Like `x`
     "`x` times a gain, so that its root mean square over the real samples is `rms`"
     _positive(rms=rms)
-    y,real = _wide(x),_real(x, lengths)
+    y,real = _without_padding(x, lengths)
     if not x.numel(): return x
-    if real is not None: y = y.masked_fill(~real, 0.)
     n = x.shape[-1] if real is None else real.sum(-1, keepdim=True).clamp(min=1)
     power = y.square().sum(-1, keepdim=True)/n
     return _scaled(x, y, real, _sqrt(power.mean(-2, keepdim=True) if joint else power), rms, min_rms)
@@ -424,9 +426,8 @@ def normalize_peak(
 )->Tensor: # Like `x`
     "`x` times a gain, so that its largest absolute value over the real samples is `peak`"
     _positive(peak=peak)
-    y,real = _wide(x),_real(x, lengths)
+    y,real = _without_padding(x, lengths)
     if not x.numel(): return x
-    if real is not None: y = y.masked_fill(~real, 0.)
     return _scaled(x, y, real, y.abs().amax((-2,-1) if joint else -1, keepdim=True), peak, min_peak)
 
 def normalize_level(

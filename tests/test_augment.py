@@ -1,5 +1,5 @@
 "Augmentations: laws that hold for all of them, then each by itself, then what surrounds them"
-import copy,pickle,warnings
+import copy,pickle
 
 import numpy as np
 import pandas as pd
