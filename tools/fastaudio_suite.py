@@ -54,11 +54,21 @@ def unpack(sdist, dest):
             if len(p.parts)==3 and p.parts[1]=='tests' and p.suffix=='.py' and p.name not in left_out:
                 (Path(dest)/p.name).write_text(rename(f.extractfile(m).read().decode()))
 
+# a random roll or shift may be one of 0 places, once in 100 runs or so, and the tests want a change
+seeded = """
+import pytest
+@pytest.fixture(autouse=True)
+def _same_draws_every_time():
+    from fastai.torch_core import set_seed
+    set_seed(0)
+"""
+
 def run(sdist):
     "Run the tests of an sdist; a dict of test: (result, message)"
     with tempfile.TemporaryDirectory() as d:
         tests,cwd = Path(d)/'tests',Path(d)/'cwd'
         tests.mkdir(); cwd.mkdir(); unpack(sdist, tests)
+        with open(tests/'conftest.py', 'a') as f: f.write(seeded)
         env = {**{k:v for k,v in os.environ.items() if k!='PYTEST_ADDOPTS'}, 'MPLBACKEND':'Agg', 'PYTHONPATH':os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])}
         r = subprocess.run([sys.executable,'-m','pytest','-q','-p','no:cacheprovider','-p','no:xdist',f'--junitxml={d}/out.xml','--continue-on-collection-errors','--rootdir',str(tests),str(tests)],
                            cwd=cwd, env=env, capture_output=True, text=True)
