@@ -80,22 +80,39 @@ class AudioPadType(Enum):
 
 def _like(x, y, n): return AudioTensor(y.as_subclass(torch.Tensor), sr=x.sr, lengths=n, fn=x.fn, waveform_norm=x.waveform_norm)
 
+def _window_power(x, n):
+    "Power of all windows of `n` samples of (channel, time), added up over samples and channels in float64"
+    c = F.pad(x.detach().cpu().double().square().sum(0).cumsum(0), (1,0))
+    return c[n:]-c[:-n]
+
 class ResizeSignal(RandTransform):
-    "Crop or pad an `AudioTensor` to a duration: random crops in training, centred ones at validation"
-    split_idx,order = None,0
+    "Crop or pad an `AudioTensor` to a duration: random crops in training, the middle one at validation"
+    split_idx,order,min_energy,_place = None,0,None,None
     def __init__(self,
         duration:float, # Milliseconds
-        pad_mode:AudioPadType=AudioPadType.Zeros # What to put where the clip is too short
+        pad_mode:AudioPadType=AudioPadType.Zeros, # What to put where the clip is too short
+        min_energy:float=None # Least power of a crop, in dB relative to the loudest possible one of its clip: 0 or less; None: crop anywhere
     ):
         if not isinstance(pad_mode, AudioPadType):
             raise ValueError(f"pad_mode: expected one of {[str(p) for p in AudioPadType]}, got {pad_mode!r}")
         if isinstance(duration, str) or not 0<duration<math.inf:
             raise ValueError(f"duration: expected milliseconds above 0, got {duration!r}")
+        if min_energy is not None and (isinstance(min_energy, bool) or not isinstance(min_energy, Real) or not -math.inf<min_energy<=0):
+            raise ValueError(f"min_energy: expected dB relative to the loudest crop of a clip, such as -20, or None, got {min_energy!r}")
         super().__init__()
-        self.duration,self.pad_mode = duration,pad_mode
+        self.duration,self.pad_mode,self.min_energy = duration,pad_mode,min_energy
 
     def before_call(self, b, split_idx): # where RandTransform draws its random numbers
-        self.do,self.at = True,(0.5 if split_idx else random.random())
+        self.do,self.at = True,self._place if self._place is not None else 0.5 if split_idx else random.random()
+
+    def _nth(self, k): return min(int(self.at*k), k-1)  # a place among `k`
+
+    def _starts(self, x, n):
+        "Where a crop of `n` samples may start"
+        if self.min_energy is not None:
+            p = _window_power(x.plain(), n)
+            if len(ok:=(p>=p.max()*10**(self.min_energy/10)).nonzero()[:,0]): return ok
+        return range(x.shape[-1]-n+1)  # NaN has no loudest place
 
     def encodes(self, x:AudioTensor)->AudioTensor:
         if x.ndim!=2: raise ValueError(f"ResizeSignal: expected an item (channel, time), got shape {tuple(x.shape)}")
@@ -103,14 +120,17 @@ class ResizeSignal(RandTransform):
         if n<1: raise ValueError(f"duration: {self.duration} ms hold no sample at {x.sr} Hz")
         x = x[...,:real]
         if real>n:
-            at = int(self.at*(real-n+1)) if self.at<1 else real-n
+            starts = self._starts(x, n)
+            at = int(starts[self._nth(len(starts))])
             return _like(x, x[...,at:at+n], n)
         if self.pad_mode==AudioPadType.Repeat and real: return _like(x, x.plain().repeat(1, -(-n//real))[...,:n], n)
-        front = int(self.at*(n-real+1)) if self.pad_mode==AudioPadType.Zeros else 0
+        front = self._nth(n-real+1) if self.pad_mode==AudioPadType.Zeros else 0
         return _like(x, F.pad(x.plain(), (front,n-real-front)), n if front else real)
 
     @property
-    def name(self): return f"ResizeSignal -- {self.duration} ms, {self.pad_mode.value}"
+    def name(self):
+        energy = '' if self.min_energy is None else f', from {self.min_energy} dB'
+        return f"ResizeSignal -- {self.duration} ms, {self.pad_mode.value}{energy}"
 
 # %% ../nbs/50_data.ipynb #c643411b
 class RemoveType(Enum):
