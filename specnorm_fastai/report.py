@@ -29,8 +29,24 @@ def _read_csv(path, need):
     if not len(df): raise ValueError("it has no rows")
     return df.assign(**{c:pd.to_numeric(df[c], errors='coerce') for c in df if c in _numbers})
 
-def _read_npz(path):
-    with np.load(path) as z: return {k:z[k] for k in z.files}
+def _flat(v): v = np.asarray(v, dtype=float); return v if v.ndim<2 else v.reshape(-1, v.shape[-1])[0] if v.shape[-1]>1 else v.reshape(-1)
+
+def _read_stats(path):
+    "Statistics by fold"
+    res = json.loads(path.read_text())
+    for f,s in res.items():
+        if len({len(_flat(s[k])) for k in ('freqs','mean','std')})!=1: raise ValueError(f"freqs, mean and std of fold {f} are not equally long")
+    return res
+
+def _read_examples(path):
+    "Spectrograms of some clips, before and under each way"
+    with np.load(path) as z: res = {k:z[k] for k in z.files}
+    (n,f,_),shape = res['before'].shape,res['before'].shape
+    for k,v in res.items():
+        want = shape if k=='before' or k.startswith('way:') else (f,) if k=='freqs' else (n,)
+        if v.shape!=want: raise ValueError(f"{k}: expected shape {want}, got {v.shape}")
+    if not {'filename','label','seconds','freqs'}<=set(res): raise ValueError(f"filename, label, seconds or freqs is not among {sorted(res)}")
+    return res
 
 def _plain_list(v): return v if isinstance(v, (list,tuple)) else [] if v is None else [v]
 
@@ -45,11 +61,11 @@ def _load(out):
     except ValueError as err: raise ValueError(f"out: {out/'results.csv'}: {err}") from None
     e = SimpleNamespace(out=out, info=info, settings=info['settings'], call=info.get('call') or {}, rows=rows, left_out={})
     for name,file,read in [(k, f'{k}.csv', lambda p,k=k: _read_csv(p, _needs[k])) for k in _needs] + \
-            [('stats','stats.json',lambda p: json.loads(p.read_text())), ('examples','examples.npz',_read_npz)]:
+            [('stats','stats.json',_read_stats), ('examples','examples.npz',_read_examples)]:
         setattr(e, name, None)
         if not (out/file).is_file(): e.left_out[file] = 'it is not in the folder'; continue
         try: setattr(e, name, read(out/file))
-        except Exception as err: e.left_out[file] = f'it could not be read: {err}'
+        except Exception as err: e.left_out[file] = f"it could not be read: {f'no {err}' if isinstance(err, KeyError) else err}"
     there = list(dict.fromkeys(rows.way))
     ways = [w for w in map(str, _plain_list(e.call.get('ways'))) if w in there]
     ways += [w for w in there if w not in ways]
@@ -149,21 +165,23 @@ def _badge(v): return f'<span class="badge v-{re.sub("[^a-z]", "", str(v))}"><sp
 
 def _analysis(e):
     "For each way a row of the analysis; where there is none, what the runs alone give"
-    if e.analysis is not None: return {r['way']:r for r in e.analysis.to_dict('records') if r['way'] in e.ways}
     g = e.rows.groupby('way').accuracy
-    return {w:dict(way=w, accuracy=g.mean()[w], runs=int(g.count()[w]), diff=g.mean()[w]-g.mean()[e.baseline] if w!=e.baseline else None) for w in e.ways}
+    res = {w:dict(way=w, accuracy=g.mean()[w], runs=int(g.count()[w]), diff=g.mean()[w]-g.mean()[e.baseline] if w!=e.baseline else None) for w in e.ways}
+    return res if e.analysis is None else {**res, **{r['way']:r for r in e.analysis.to_dict('records') if r['way'] in res}}
 
 def _data_name(e):
     d = str(e.settings['data'])
     return 'the synthetic set' if d=='synthetic' else Path(d).name or d
 
+def _base(e): return 'no normalization' if e.baseline=='none' else _n(e.baseline)
+
 def _verdict(e, r):
     "One sentence on a way"
-    w,b,v,g = _n(r['way']),_n(e.baseline),r.get('verdict'),r.get
-    acc = f"{_pct(g('accuracy'))} % right" + (f" (95 % interval {_pct(g('low'))} to {_pct(g('high'))} %)" if _num(g('low')) and _num(g('high')) else '')
-    if r['way']==e.baseline: return f'<strong>{w}</strong> is the baseline: {acc}.'
+    w,b,v,g = _n(r['way']),_base(e),r.get('verdict'),r.get
+    acc = f"{_pct(g('accuracy'))} % right" + (f" (95 % interval {_pct(g('low'))} to {_pct(g('high'))} %)" if _num(g('low')) and _num(g('high')) else '')
+    if r['way']==e.baseline: return f"<strong>{w}</strong>{' (no normalization)' if e.baseline=='none' else ''} is the baseline: {acc}."
     d = g('diff')
-    ci = f"95 % interval {_points(g('diff_low'))} to {_points(g('diff_high'))}" if _num(g('diff_low')) and _num(g('diff_high')) else ''
+    ci = f"95 % interval {_points(g('diff_low'))} to {_points(g('diff_high'))}" if _num(g('diff_low')) and _num(g('diff_high')) else ''
     p = g('p_holm') if _num(g('p_holm')) else g('p')
     note = '; '.join(filter(None, [ci,f"p = {_p(p)}".replace('= <','<')+(' after Holm’s correction' if _num(g('p_holm')) else '') if _num(p) else '']))
     note = f' ({note})' if note else ''
@@ -178,13 +196,14 @@ def _verdict(e, r):
 def _headline(e):
     "The first sentence: what was found"
     by = {v:[_n(w) for w,r in e.found.items() if r.get('verdict')==v] for v in ('better','worse','not established')}
-    b = _n(e.baseline)
+    b = _base(e)
+    if len(e.found)==1: return f'Only {_n(e.baseline)} was run: there is nothing to compare'
     if e.analysis is None:
         top = max(e.found.values(), key=lambda r: r['accuracy'] if _num(r['accuracy']) else -1)
-        return f"{_n(top['way'])} was right most often; whether that is more than chance was not analysed"
-    if not len(e.found)-1: return f'{b} alone was run; there is nothing to compare'
+        return f"{b if top['way']==e.baseline else _n(top['way'])} was right most often; whether that is more than chance was not analysed"
     parts = [f"{_and(by[v])} {'is' if len(by[v])==1 else 'are'} {v} than {b}" for v in ('better','worse') if by[v]]
-    return '; '.join(parts) if parts else f'No way is shown to be better or worse than {b}'
+    if not parts: return 'Whether normalizing helps is not established' if e.baseline=='none' else f'No difference to {b} is established'
+    return '; '.join(parts)
 
 def _s_verdicts(e):
     s,r = e.settings,e.rows
@@ -194,13 +213,14 @@ def _s_verdicts(e):
     items = ''.join(f'<li>{_swatch(e,w)}<p>{_badge(x["verdict"]) if x.get("verdict") else ""} {_verdict(e,x)}</p></li>' for w,x in e.found.items())
     k,f,n = len(e.ways),r.fold.nunique(),r.seed.nunique()
     lead = f"{_many(k,'way')} to normalize {'spectrograms' if s.get('features')!='mel' else 'mel spectrograms'}, each on {_many(f,'fold')} with {_many(n,'seed')}"
-    if s.get('arch'): lead += f", {_n(s['arch'])} trained for {_many(int(s['epochs']),'epoch')}" if _num(s.get('epochs')) else f", {_n(s['arch'])}"
+    if s.get('arch'): lead += f"; network {_n(s['arch'])}"
+    if _num(s.get('epochs')): lead += f"; {_many(int(s['epochs']),'epoch')} a run"
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
     return f'<p class="lead">{lead}.</p><dl class="tiles">{tiles}</dl><ul class="verdicts">{items}</ul>{note}'
 
 def _s_table(e):
-    cols = [('Way',0),('Accuracy %',1),('95 % interval',1),('Difference',1),('95 % interval of it',1),('p (Holm)',1),('Verdict',0),('Runs',1),('s per run',1)]
+    cols = [('Way',0),('Accuracy %',1),('95 % interval',1),('Difference',1),('its 95 % interval',1),('p (Holm)',1),('Verdict',0),('Runs',1),('s per run',1)]
     secs = e.rows.groupby('way').seconds.mean() if 'seconds' in e.rows else {}
     span = lambda a,b,f: f'{f(a)} to {f(b)}' if _num(a) and _num(b) else '–'
     rows = []
@@ -279,12 +299,12 @@ def _s_confusion(e):
         li = ''.join(f'<li>{_n(labels[j//k])} taken for {_n(labels[j%k])} <span class="mut">{share[w].flat[j]*100:.0f} % of the time</span></li>' for j in best)
         tops.append(f'<div data-cm="{i}"{"" if i==0 else " hidden"}><h3>Most often confused by {_n(w)}</h3>' + (f'<ol>{li}</ol>' if li else '<p>Nothing was confused.</p>') + '</div>')
     if k>_max_classes: return res + f'<p class="note">A matrix of {k} classes would be too large to read.</p>' + ''.join(tops) + '<script type="application/json" id="cm-data">null</script>'
-    size = next(s for n,s in ((6,52),(12,40),(20,30),(35,18),(_max_classes,12)) if k<=n)
+    size,least = next(s for n,*s in ((6,52,26),(12,40,26),(20,30,24),(35,18,12),(_max_classes,12,10)) if k<=n)
     head = ''.join(f'<th scope="col"><span title="{_e(l)}">{_n(l)}</span></th>' for l in labels)
-    def cell(i, j, v): return f'<td class="{"ok" if i==j else "no"}{" hi" if v>.55 else ""}" style="--v:{v:.3f}" title="{_e(labels[i])} → {_e(labels[j])}: {v*100:.1f} %">' + (f'{v*100:.0f}' if k<=20 and v>=.005 else '') + '</td>'
+    def cell(i, j, v): return f'<td class="{"ok" if i==j else "no"}{" hi" if v>.85 else ""}" style="--v:{v:.3f}" title="{_e(labels[i])} → {_e(labels[j])}: {v*100:.1f} %">' + (f'{v*100:.0f}' if k<=20 and v>=.005 else '') + '</td>'
     body = ''.join(f'<tr><th scope="row" title="{_e(l)}">{_n(l)}</th>' + ''.join(cell(i,j,share[first][i,j]) for j in range(k)) + '</tr>' for i,l in enumerate(labels))
     data = dict(numbers=k<=20, shares=[np.round(s*1000).astype(int).flatten().tolist() for s in share.values()])
-    return res + (f'<div class="cmwrap"><div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table class="cm" id="cm" style="--s:{size}px">'
+    return res + (f'<div class="cmwrap"><div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table class="cm" id="cm" style="--s:clamp({least}px,calc((100vw - 11rem)/{k}),{size}px)">'
         f'<caption>Rows: the right class. Columns: the prediction. In percent of a row, over all runs of <b id="cm-name">{_n(first)}</b></caption><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<div class="tops">{"".join(tops)}</div></div><script type="application/json" id="cm-data">{_json(data)}</script>')
 
@@ -295,7 +315,6 @@ def _recalls(e):
     if e.classes is not None:
         c = e.classes.assign(hit=e.classes.clips*e.classes.recall).groupby(['way','label'])[['hit','clips']].sum()
         c = (c.hit/c.clips.where(c.clips>0)).unstack('way')
-        n = e.classes.groupby(['way','seed'] if 'seed' in e.classes else ['way'])
         n = e.classes.groupby(['label',*[k for k in ('way','seed') if k in e.classes]]).clips.sum().groupby('label').max()
     elif e.predictions is not None:
         p = e.predictions.assign(hit=e.predictions.label==e.predictions.predicted)
@@ -354,16 +373,14 @@ def _s_curves(e):
         small = f'<h3>Train loss (dotted) and validation loss</h3><div class="small">{small}</div>'
     return f'{_legend(e, ways)}<div class="two">{big}</div>{small}'
 
-# %% ../nbs/85_report.ipynb #cf9884af
-_units = dict(none='dB', db='dB', minmax='0 to 1', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
+# %% ../nbs/85_report.ipynb #cb684618
+_units = dict(none='dB', rms='dB', peak='dB', level='dB', minmax='0 to 1', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
 def _unit_of(way, before='dB'): return before if way=='none' else _units.get(re.split('[+]', way)[-1], '')
 
 def _row_scale(freqs, n=4):
     "Rows of a spectrogram as positions, with their Hz"
     k = len(freqs); at = np.linspace(0, k-1, min(n,k)).round().astype(int)
     return _Scale(-.5, k-.5, pad=0, ticks=[(int(i), _hz(float(freqs[i]))) for i in dict.fromkeys(at)])
-
-def _flat(v): v = np.asarray(v, dtype=float); return v if v.ndim<2 else v.reshape(-1, v.shape[-1])[0] if v.shape[-1]>1 else v.reshape(-1)
 
 def _s_stats(e):
     if not e.stats: return ''
@@ -491,7 +508,7 @@ def _s_errors(e, files, n, budget=2_500_000):
         bars = ''.join(f'<li class="{"ok" if l==r.label else "no"}" style="--v:{k/r.runs:.3f}"><span>{_n(l)}</span><span class="num">{k} of {r.runs}</span></li>' for l,k in list(said[f].items())[:4])
         if len(said[f])>4: bars += f'<li class="mut">and {len(said[f])-4} others</li>'
         ways = ' '.join(f'<span class="nw" title="{_e(w)}: wrong in {a} of {b} runs">{_swatch(e,w)}{a}/{b}<span class="vh"> {_e(w)}</span></span>' for w,(a,b) in by[f].items() if b)
-        p = f' The right class was given {_pct(r.p_label)} %.' if _num(r.p_label) else ''
+        p = f' On average the right class got a probability of {_pct(r.p_label)} %.' if _num(r.p_label) else ''
         cards += (f'<article class="card"><h3>{_n(r.label)}</h3><p class="mut fn">{_n(f)}</p>{sound}<p>Wrong in {r.wrong} of {r.runs} runs.{p}</p>'
                   f'<ul class="said" aria-label="What it was taken for">{bars}</ul><p class="mut ways">Wrong by way: {ways}</p></article>')
     some = '' if files else ' The audio was not at hand when the report was written.'
@@ -531,9 +548,9 @@ def _s_settings(e):
 
 # %% ../nbs/85_report.ipynb #cfbb425b
 _css = '''
-:root{color-scheme:light dark;--bg:#fff;--fg:#18212d;--mut:#586474;--line:#e1e6ec;--soft:#f4f6f9;--acc:#0067a3;--good:#00704d;--bad:#a83f00;--ok:0,114,178;--no:213,94,0;
+:root{color-scheme:light dark;--bg:#fff;--fg:#18212d;--mut:#586474;--line:#e1e6ec;--soft:#f4f6f9;--acc:#0067a3;--good:#00704d;--bad:#a83f00;--ok:0,114,178;--no:213,94,0;--hi:#fff;
 --w0:#75808d;--w1:#0072b2;--w2:#d55e00;--w3:#009e73;--w4:#c0609a;--w5:#2e9bd6;--w6:#c48200}
-@media (prefers-color-scheme:dark){:root{--bg:#10151c;--fg:#e7ebf0;--mut:#a0abb9;--line:#2a333f;--soft:#19212b;--acc:#6cb8ee;--good:#4fce9f;--bad:#f59a62;--ok:62,150,222;--no:226,110,30;
+@media (prefers-color-scheme:dark){:root{--bg:#10151c;--fg:#e7ebf0;--mut:#a0abb9;--line:#2a333f;--soft:#19212b;--acc:#6cb8ee;--good:#4fce9f;--bad:#f59a62;--ok:62,150,222;--no:226,110,30;--hi:#10151c;
 --w0:#98a2af;--w1:#3d97de;--w2:#ee7a2c;--w3:#22b78c;--w4:#dc86ba;--w5:#93d2f8;--w6:#e3a62c}}
 *{box-sizing:border-box}html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif;overflow-wrap:anywhere}
@@ -561,24 +578,24 @@ main>section{padding:3.25rem 0 0;scroll-margin-top:1rem}footer{margin-top:4rem;p
 .d1 .ln{stroke-dasharray:7 4}.d2 .ln{stroke-dasharray:2 3}.train .ln{stroke-width:1.5;stroke-dasharray:2 4;stroke-linecap:round}.train .band{opacity:.08}
 .g{stroke:var(--line)}.z{stroke:var(--fg);stroke-width:1.2}.rg{stroke:var(--line);stroke-width:3}.gl{stroke:var(--mut);stroke-dasharray:5 4}.gb{fill:var(--mut);opacity:.1}
 .chart{display:grid;grid-template:auto var(--h) 1.35rem auto/2.9rem minmax(0,1fr);padding-right:1rem;font-size:.75rem;color:var(--mut);font-variant-numeric:tabular-nums}
-.yt{grid-area:1/1/2/3;min-height:.5rem;padding-left:.2rem;line-height:1.3}.ya{grid-area:2/1;position:relative}.ya span{position:absolute;right:.45rem;transform:translateY(50%);line-height:1;white-space:nowrap}
+.yt{grid-area:1/1/2/3;min-height:.5rem;padding-bottom:.35rem;padding-left:.2rem;line-height:1.3}.ya{grid-area:2/1;position:relative}.ya span{position:absolute;right:.45rem;transform:translateY(50%);line-height:1;white-space:nowrap}
 .chart .pl{grid-area:2/2;width:100%;height:100%;display:block}.chart svg.pl{overflow:visible}img.pl{border-radius:2px;object-fit:fill}
 .xa{position:relative;height:1.35rem;line-height:1.7rem;font-size:.75rem;color:var(--mut)}.chart .xa{grid-area:3/2}.xa span{position:absolute;transform:translateX(-50%);white-space:nowrap}
 .xt{text-align:center;font-size:.75rem;color:var(--mut)}.chart .xt{grid-area:4/2}
 .strip{display:grid;grid-template-columns:minmax(6rem,max-content) minmax(0,1fr) minmax(3.2rem,max-content);column-gap:1rem;align-items:center;margin:.75rem 0}
 .strip .pl{width:100%;display:block;overflow:visible}.strip .nm{font-size:.92rem;max-width:15rem}.strip .tx{text-align:right;font-variant-numeric:tabular-nums;font-size:.85rem}.strip .xt{grid-column:2}
 figure{margin:0;min-width:0;break-inside:avoid}figcaption{font-size:.9rem;font-weight:600;margin:.5rem 0 .1rem}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.5rem 2rem}.mid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:1.25rem 1.5rem}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.5rem 2rem}.mid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1.25rem 1.5rem}
 .small,.specs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13.5rem),1fr));gap:1rem 1.25rem}.clip{margin-bottom:2rem;break-inside:avoid}
-.sp figcaption{min-height:1.4em;font-weight:500}.card .sp figcaption{display:none}.cb{display:flex;gap:.4rem;align-items:center;margin:.15rem 1rem 0 2.9rem;font-size:.72rem;color:var(--mut);white-space:nowrap}.cb i{flex:1;height:6px;border-radius:3px}
-.scroll{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}caption{text-align:left;font-size:.85rem;padding-bottom:.5rem}
-.sortable{width:100%}.sortable th,.sortable td{padding:.5rem .7rem;text-align:left;border-bottom:1px solid var(--line);font-weight:400;white-space:nowrap}.sortable thead th{border-bottom:1.5px solid var(--mut);padding-top:.2rem;padding-bottom:.2rem}
+.sp figcaption{height:1.5rem;font-weight:500}.card .sp figcaption{display:none}.cb{display:flex;gap:.4rem;align-items:center;margin:.15rem 1rem 0 2.9rem;font-size:.72rem;color:var(--mut);white-space:nowrap}.cb i{flex:1;height:6px;border-radius:3px}
+.scroll{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}caption{max-width:calc(100vw - 3rem);text-align:left;font-size:.85rem;padding-bottom:.5rem}
+.sortable{width:100%}.sortable th:first-child{padding-left:0}.sortable th:last-child,.sortable td:last-child{padding-right:.2rem}.sortable th,.sortable td{padding:.5rem .55rem;text-align:left;border-bottom:1px solid var(--line);font-weight:400;white-space:nowrap}.sortable thead th{border-bottom:1.5px solid var(--mut);padding-top:.2rem;padding-bottom:.2rem}
 .sortable .num{text-align:right}.sortable button{font:inherit;font-size:.82rem;font-weight:600;color:inherit;background:none;border:0;padding:.3rem 0;cursor:pointer}.sortable button::after{content:"";display:inline-block;width:.9em;text-align:right;color:var(--acc)}
 [aria-sort=ascending] button::after{content:"↑"}[aria-sort=descending] button::after{content:"↓"}.sortable tbody tr:hover{background:var(--soft)}
 select{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-radius:6px;background:var(--soft);color:inherit;max-width:100%}.ctl label{font-weight:600;margin-right:.4rem}
 .cmwrap{display:flex;flex-wrap:wrap;gap:1rem 3rem}.cmwrap>.scroll{flex:0 1 auto;min-width:0}.tops{flex:1 1 16rem;min-width:0}.tops h3{margin-top:0}.tops ol{padding-left:1.3rem;margin:.5rem 0}.tops li{margin:.25rem 0}
-.cm{border-collapse:separate;border-spacing:1px}.cm caption{max-width:32rem}.cm td{width:var(--s);min-width:var(--s);height:var(--s);text-align:center;font-size:min(.85rem,calc(var(--s)*.42));border-radius:2px;padding:0}
-.cm .ok{background:rgba(var(--ok),calc(.05 + var(--v)*.95))}.cm .no{background:rgba(var(--no),calc(.04 + var(--v)*.96))}.cm .hi{color:#fff}
+.cm{border-collapse:separate;border-spacing:1px}.cm caption{max-width:min(32rem,calc(100vw - 3rem))}.cm td{width:var(--s);min-width:var(--s);height:var(--s);text-align:center;font-size:min(.85rem,calc(var(--s)*.42));border-radius:2px;padding:0}
+.cm .ok{background:rgba(var(--ok),calc(.05 + var(--v)*.95))}.cm .no{background:rgba(var(--no),calc(.04 + var(--v)*.96))}.cm .ok.hi{color:var(--hi)}.cm .no.hi{color:#18212d}
 .cm th{font-weight:400;font-size:min(.82rem,calc(var(--s)*.75));line-height:1;padding:0 .3rem;text-align:right;white-space:nowrap;max-width:9rem;overflow:hidden;text-overflow:ellipsis}
 .cm thead th{vertical-align:bottom;text-align:left;padding:.3rem 0}.cm thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:8.5rem;overflow:hidden;display:inline-block}
 .legend{display:flex;flex-wrap:wrap;gap:.4rem;margin:.6rem 0 1rem}.legend button{font:inherit;font-size:.88rem;color:inherit;background:none;border:1px solid var(--line);border-radius:1.2em;padding:.15rem .75rem;cursor:pointer}
@@ -586,13 +603,13 @@ select{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-rad
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:1.25rem}.card{border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;break-inside:avoid;min-width:0}.card h3{margin:0}.card p{margin:.35rem 0;font-size:.9rem}.card .fn,.card .mut{font-size:.82rem}
 audio{width:100%;height:40px;margin:.5rem 0 .2rem;display:block}.said{list-style:none;padding:0;margin:.6rem 0}.said li{display:flex;justify-content:space-between;gap:1rem;font-size:.88rem;padding:.1rem .5rem;margin:2px 0;border-radius:3px}
 .said .ok{background:linear-gradient(90deg,rgba(var(--ok),.3) calc(var(--v)*100%),var(--soft) 0)}.said .no{background:linear-gradient(90deg,rgba(var(--no),.3) calc(var(--v)*100%),var(--soft) 0)}.said .num{white-space:nowrap}
-.nw{display:inline-flex;align-items:center;gap:.2rem;margin-right:.5rem;white-space:nowrap}.nw .sw{width:12px}.vh{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.ways{display:flex;flex-wrap:wrap;align-items:center;gap:.1rem .7rem}.nw{display:inline-flex;align-items:center;gap:.2rem;white-space:nowrap;position:relative}.nw .sw{width:12px}.vh{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 pre{background:var(--soft);border:1px solid var(--line);border-radius:8px;padding:.8rem 1rem;white-space:pre-wrap;font:.85rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:.5rem 0}
 .kvs{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr));gap:0 2.5rem}.kv{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.15rem 1rem;margin:0;font-size:.88rem}.kv dt{color:var(--mut)}.kv dd{margin:0}
 details{margin:1rem 0}summary{cursor:pointer;color:var(--acc);font-size:.92rem}
 @media (max-width:38rem){header{padding-top:2rem}.tiles{gap:.75rem 1.75rem}.tiles dd{font-size:1.35rem}.strip{grid-template-columns:minmax(0,1fr) max-content}.strip .nm{grid-column:1;margin-top:.6rem}.strip .tx{grid-column:2;grid-row:auto;order:0;margin-top:.6rem}
-.strip .pl,.strip .xa{grid-column:1/3}.strip .xt{grid-column:1/3}.strip{grid-auto-flow:dense;padding-right:.75rem}.strip .nm:empty,.strip .tx:empty{display:none}main>section{padding-top:2.5rem}}
-@media print{nav,.ctl,.legend,audio{display:none!important}body{font-size:10.5pt}header,main,footer{max-width:none;padding-left:0;padding-right:0}h2,h3{break-after:avoid}.scroll{overflow:visible}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+.strip .pl,.strip .xa{grid-column:1/3}.strip .xt{grid-column:1/3}.strip{grid-auto-flow:dense;padding-right:.75rem}.strip .nm:empty,.strip .tx:empty{display:none}.specs{grid-template-columns:repeat(2,minmax(0,1fr));gap:.75rem .5rem}.specs .chart{grid-template-columns:2.2rem minmax(0,1fr);padding-right:.5rem;font-size:.68rem}.specs .cb{margin:.15rem .5rem 0 2.2rem;font-size:.66rem}.specs .xa{font-size:.68rem}.sp figcaption{font-size:.85rem;overflow:hidden;white-space:nowrap;text-overflow:ellipsis}main>section{padding-top:2.5rem}}
+@media print{nav,.ctl,.legend,audio{display:none!important}body{font-size:10.5pt}header,main,footer{max-width:none;padding-left:0;padding-right:0}h2,h3{break-after:avoid}.scroll{overflow:visible}.sortable th,.sortable td{white-space:normal;padding:3pt 4pt}table{font-size:8pt}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 '''
 
@@ -618,7 +635,7 @@ if(sel){const d=JSON.parse(src.textContent),draw=()=>{
   if(!d)return
   document.getElementById('cm-name').textContent=sel.options[sel.selectedIndex].text
   all('#cm tbody td').forEach((c,i)=>{const v=d.shares[k][i]/1000
-    c.style.setProperty('--v',v);c.classList.toggle('hi',v>.55)
+    c.style.setProperty('--v',v);c.classList.toggle('hi',v>.85)
     c.title=c.title.replace(/: [0-9.]+ %$/,': '+(100*v).toFixed(1)+' %')
     c.textContent=d.numbers&&v>=.005?Math.round(100*v):''})}
   sel.addEventListener('change',draw);if(sel.selectedIndex)draw()}
@@ -650,7 +667,7 @@ def write_report(
     if isinstance(max_errors, bool) or not isinstance(max_errors, int) or max_errors<0: raise ValueError(f"max_errors: expected a whole number, 0 or more, got {max_errors!r}")
     if files is not None and not hasattr(files, 'get'): raise TypeError(f"files: expected a dict of file name and path, got {type(files).__name__}")
     e = _load(out)
-    e.found = {w:r for a in (_analysis(e),) for w in e.ways if (r:=a.get(w))}
+    e.found = _analysis(e)
     name = _data_name(e)
     head = f'<header><p class="kicker">Normalizing spectrograms · {_n(name)}</p><h1>{_headline(e)}</h1>{_s_verdicts(e)}</header>'
     sections = [('table','Results',_s_table(e)), ('runs','Every run',_s_runs(e)), ('confusions','Confusions',_s_confusion(e)), ('classes','Classes',_s_classes(e)),
