@@ -213,7 +213,7 @@ def _s_verdicts(e):
     items = ''.join(f'<li>{_swatch(e,w)}<p>{_badge(x["verdict"]) if x.get("verdict") else ""} {_verdict(e,x)}</p></li>' for w,x in e.found.items())
     k,f,n = len(e.ways),r.fold.nunique(),r.seed.nunique()
     lead = f"{_many(k,'way')} to normalize {'spectrograms' if s.get('features')!='mel' else 'mel spectrograms'}, each on {_many(f,'fold')} with {_many(n,'seed')}"
-    if s.get('arch'): lead += f"; network {_n(s['arch'])}"
+    if s.get('arch'): lead += f"; network <code>{_n(s['arch'])}</code>"
     if _num(s.get('epochs')): lead += f"; {_many(int(s['epochs']),'epoch')} a run"
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
@@ -231,7 +231,7 @@ def _s_table(e):
             ('' if base else _p(g('p_holm')), math.nan if base else g('p_holm',math.nan)), (_badge(g('verdict')) if g('verdict') else '–', g('verdict','')),
             (_e(int(g('runs'))) if _num(g('runs')) else '–', g('runs')), (f'{secs[w]:.1f}' if w in secs else '–', float(secs[w]) if w in secs else math.nan)])
     return _table(cols, rows, 'Accuracy of each way; a click on a heading sorts') + \
-        f'<p class="sub">Differences are to {_n(e.baseline)}, in percentage points. p is corrected for comparing several ways (Holm, 1979).</p>'
+        f'<p class="sub">Differences are to {_base(e)}, in percentage points. p is corrected for comparing several ways (Holm, 1979).</p>'
 
 # %% ../nbs/85_report.ipynb #c7ada3bf
 def _dots(e, w, s, d, unit):
@@ -270,7 +270,7 @@ def _s_runs(e):
     pair = {w:per[w].merge(base, on=['fold','seed'], suffixes=('','_b')).assign(v=lambda d: d.accuracy-d.accuracy_b) for w in e.ways}
     has = any(_num(r.get('boot_low')) for r in e.found.values())
     words = 'The thick line is the interval over runs' + (', the thin one below it the bootstrap over clips' if has else '') if any(_num(r.get('diff_low')) for r in e.found.values()) else ''
-    return res + f'<h3>Difference to {_n(e.baseline)}, run by run</h3>' + \
+    return res + f'<h3>Difference to {_base(e)}, run by run</h3>' + \
         _runs_plot(e, pair, 'diff', 'diff_low', 'diff_high', ('boot_low','boot_high') if has else None, 'difference (percentage points)', _points, 0, skip=(e.baseline,)) + \
         f'<p class="sub">Each dot compares two runs of the same fold and seed. {words + "." if words else ""}</p>'
 
@@ -334,8 +334,9 @@ def _s_classes(e):
     for l,r in shown.iterrows():
         v = r.dropna()
         ends = f'<line class="rg" x1="{s.at(v.min()*100):.2f}%" x2="{s.at(v.max()*100):.2f}%" y1="50%" y2="50%"/>' if len(v) else ''
-        body = ends+''.join(_mark(e, w, f'{s.at(q*100):.2f}%', '50%', f'{w}: {_pct(q)} %') for w,q in reversed(list(v.items())))
-        rows.append((_n(l), _many(int(n[l]),'clip') if l in n and _num(n[l]) else '', body, 26, f'{l}: '+', '.join(f'{w} {_pct(q)} %' for w,q in v.items())))
+        for q,ws in v.groupby(v.round(2)):  # equal ones on top of each other, so that each is seen
+            ends += ''.join(_mark(e, w, f'{s.at(v[w]*100):.2f}%', f'{50+(k-(len(ws)-1)/2)*min(26,76/len(ws)):.1f}%', f'{w}: {_pct(v[w])} %') for k,w in enumerate(ws.index))
+        rows.append((_n(l), _many(int(n[l]),'clip') if l in n and _num(n[l]) else '', ends, 28, f'{l}: '+', '.join(f'{w} {_pct(q)} %' for w,q in v.items())))
     cols = [('Class',0),('Clips',1)]+[(w,1) for w in rec]
     tab = _table(cols, [[(_n(l),l),(_e(int(n[l])),int(n[l]))]+[(_pct(v),float(v)) for v in r] for l,r in shown.iterrows()], 'Share of the clips of each class that was found, in percent')
     more = f'<p class="note">The {_max_classes} hardest of {len(rec)} classes are shown.</p>' if len(rec)>len(shown) else ''
@@ -361,7 +362,8 @@ def _s_curves(e):
         if col not in h or not h[col].notna().any(): continue
         d = {w:_over_runs(e, w, col) for w in ways}
         sy = _Scale(*[v*k for v in _ends(h[col], 0 if k>1 else .005)])
-        body = ''.join(_line(e, w, sx, sy, x, *([v*k for v in o] for o in (m,lo,hi)), extra='soft') for w,(x,m,lo,hi) in d.items())
+        bands = len(ways)<=5  # more would hide each other
+        body = ''.join(_line(e, w, sx, sy, x, [v*k for v in m], *([v*k for v in o] for o in (lo,hi) if bands), extra='soft') for w,(x,m,lo,hi) in d.items())
         last = ', '.join(f'{w} {m[-1]*k:.3g}' for w,(x,m,_,_) in d.items())
         big += f'<figure><figcaption>{title}</figcaption>{_chart(sx, sy, body, f"{title} over epochs; at the end: {last}", "epoch", height=240)}</figure>'
     if {'train_loss','valid_loss'}<=set(h) and h.train_loss.notna().any():
@@ -371,7 +373,8 @@ def _s_curves(e):
             body = _line(e,w,sx,sy,x,a,alo,ahi,'train')+_line(e,w,sx,sy,x,b,blo,bhi)
             small += f'<figure><figcaption>{_way(e,w)}</figcaption>{_chart(sx, sy, body, f"{w}: train loss {a[-1]:.3g}, validation loss {b[-1]:.3g} at the end", "epoch", "loss", 130)}</figure>'
         small = f'<h3>Train loss (dotted) and validation loss</h3><div class="small">{small}</div>'
-    return f'{_legend(e, ways)}<div class="two">{big}</div>{small}'
+    words = 'The line is the mean over the runs of a way' + ('; the band reaches from the lowest to the highest run.' if len(ways)<=5 else '.')
+    return f'<p class="sub">{words}</p>{_legend(e, ways)}<div class="two">{big}</div>{small}'
 
 # %% ../nbs/85_report.ipynb #cb684618
 _units = dict(none='dB', rms='dB', peak='dB', level='dB', minmax='0 to 1', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
@@ -567,7 +570,7 @@ main>section{padding:3.25rem 0 0;scroll-margin-top:1rem}footer{margin-top:4rem;p
 .tiles{display:flex;flex-wrap:wrap;gap:.75rem 2.75rem;margin:1.5rem 0 2rem}.tiles div{display:flex;flex-direction:column-reverse}.tiles dt{color:var(--mut);font-size:.85rem}
 .tiles dd{margin:0;font-size:1.6rem;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums}
 .verdicts{list-style:none;margin:0;padding:0;border-top:1px solid var(--line)}.verdicts li{display:flex;gap:.7rem;padding:.75rem 0;border-bottom:1px solid var(--line)}
-.verdicts p{margin:0;max-width:52rem}.verdicts .sw{flex:none;margin-top:.32rem}.needs{display:block;color:var(--mut);font-size:.92rem}
+.verdicts p{margin:0;max-width:none}.verdicts .sw{flex:none;margin-top:.32rem}.needs{display:block;color:var(--mut);font-size:.92rem}
 .badge{display:inline-block;padding:0 .55em;border-radius:1em;font-size:.82rem;line-height:1.6;white-space:nowrap;border:1px solid var(--line);color:var(--mut);background:var(--soft);margin-right:.25rem}
 .v-better{color:var(--good);border-color:currentColor}.v-worse{color:var(--bad);border-color:currentColor}
 .note{background:var(--soft);border-left:3px solid var(--line);padding:.6rem .9rem;font-size:.9rem;color:var(--mut);max-width:none}
@@ -592,7 +595,7 @@ figure{margin:0;min-width:0;break-inside:avoid}figcaption{font-size:.9rem;font-w
 .sortable{width:100%}.sortable th:first-child{padding-left:0}.sortable th:last-child,.sortable td:last-child{padding-right:.2rem}.sortable th,.sortable td{padding:.5rem .55rem;text-align:left;border-bottom:1px solid var(--line);font-weight:400;white-space:nowrap}.sortable thead th{border-bottom:1.5px solid var(--mut);padding-top:.2rem;padding-bottom:.2rem}
 .sortable .num{text-align:right}.sortable button{font:inherit;font-size:.82rem;font-weight:600;color:inherit;background:none;border:0;padding:.3rem 0;cursor:pointer}.sortable button::after{content:"";display:inline-block;width:.9em;text-align:right;color:var(--acc)}
 [aria-sort=ascending] button::after{content:"↑"}[aria-sort=descending] button::after{content:"↓"}.sortable tbody tr:hover{background:var(--soft)}
-select{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-radius:6px;background:var(--soft);color:inherit;max-width:100%}.ctl label{font-weight:600;margin-right:.4rem}
+code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}select{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-radius:6px;background:var(--soft);color:inherit;max-width:100%}.ctl label{font-weight:600;margin-right:.4rem}
 .cmwrap{display:flex;flex-wrap:wrap;gap:1rem 3rem}.cmwrap>.scroll{flex:0 1 auto;min-width:0}.tops{flex:1 1 16rem;min-width:0}.tops h3{margin-top:0}.tops ol{padding-left:1.3rem;margin:.5rem 0}.tops li{margin:.25rem 0}
 .cm{border-collapse:separate;border-spacing:1px}.cm caption{max-width:min(32rem,calc(100vw - 3rem))}.cm td{width:var(--s);min-width:var(--s);height:var(--s);text-align:center;font-size:min(.85rem,calc(var(--s)*.42));border-radius:2px;padding:0}
 .cm .ok{background:rgba(var(--ok),calc(.05 + var(--v)*.95))}.cm .no{background:rgba(var(--no),calc(.04 + var(--v)*.96))}.cm .ok.hi{color:var(--hi)}.cm .no.hi{color:#18212d}
@@ -628,7 +631,7 @@ all('table.sortable').forEach(t=>all('thead button',t).forEach(b=>b.addEventList
 all('[data-toggle]').forEach(b=>b.addEventListener('click',()=>{
   const k=b.dataset.toggle,on=b.getAttribute('aria-pressed')==='false'
   all('[data-toggle="'+k+'"]').forEach(o=>o.setAttribute('aria-pressed',on))
-  all('.pl [data-w="'+k+'"]').forEach(o=>o.classList.toggle('off',!on))}))
+  all('#classes .pl [data-w="'+k+'"],.two .pl [data-w="'+k+'"]').forEach(o=>o.classList.toggle('off',!on))}))
 const sel=document.getElementById('cm-way'),src=document.getElementById('cm-data')
 if(sel){const d=JSON.parse(src.textContent),draw=()=>{
   const k=+sel.value;all('[data-cm]').forEach(o=>o.hidden=o.dataset.cm!==sel.value)

@@ -121,7 +121,7 @@ def test_the_matrix_follows_the_chosen_way(results, page):
 
 def test_a_way_can_be_hidden_in_the_charts_and_shown_again(results, page):
     page.open(results[2])
-    shown = "[...document.querySelectorAll('#training .pl [data-w=\"1\"]')].filter(o=>getComputedStyle(o).display!=='none').length"
+    shown = "[...document.querySelectorAll('.two .pl [data-w=\"1\"]')].filter(o=>getComputedStyle(o).display!=='none').length"
     n = page.js(shown)
     page.js("document.querySelector('[data-toggle=\"1\"]').click()")
     assert n>0 and page.js(shown)==0 and page.js("[...document.querySelectorAll('[data-toggle=\"1\"]')].map(o=>o.getAttribute('aria-pressed'))")==['false']*2
