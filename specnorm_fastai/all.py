@@ -42,4 +42,5 @@ from .drift import *
 from .frontend import *
 from .learner import *
 from .compare import *
+from .report import *
 from .fastaudio import *
