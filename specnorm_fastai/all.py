@@ -41,6 +41,7 @@ from .callback import *
 from .drift import *
 from .frontend import *
 from .learner import *
+from .analysis import *
 from .compare import *
 from .report import *
 from .fastaudio import *
