@@ -1,7 +1,7 @@
 "Models and learners"
 import subprocess,sys,warnings
 import pytest, torch
-from fastai.vision.all import (CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,load_learner,nn,pd,xresnet18,xresnet50)
+from fastai.vision.all import (Callback,CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,load_learner,nn,pd,xresnet18,xresnet50)
 from torchvision.models import resnet18
 from specnorm_fastai.all import *
 
@@ -119,3 +119,63 @@ def test_top_losses_are_drawn(synthetic):
     with learn.no_bar(): ClassificationInterpretation.from_learner(learn).plot_top_losses(2)
     axs = [a for a in plt.gcf().axes if a.get_xlabel()=='time (s)']
     assert len(axs)==2 and all('loss' in a.get_title() and ', is ' in a.get_title() for a in axs)
+
+@pytest.mark.parametrize('shape', [(1,64,126), (1,20,8), (1,33,5), (3,7,1)])
+def test_the_small_network_takes_spectrograms_of_any_size(shape):
+    m = small_cnn(n_out=5, n_in=shape[0], width=4)
+    assert m(torch.randn(3,*shape)).shape==(3,5)
+    assert not any(isinstance(o, nn.Conv2d) and o.bias is not None for o in m.modules())
+
+def test_the_small_network_refuses_odd_sizes():
+    for k in ('n_out','n_in','width'):
+        for bad in (0, 1.5, True, None):
+            with pytest.raises(ValueError, match=f'{k}: expected a whole number above 0'): small_cnn(**{k:bad})
+
+class _Seen(nn.Module):
+    "What a layer got, and whether autocast was on"
+    def __init__(self): super().__init__(); self.seen = []
+    def forward(self, x): self.seen.append((x.dtype, torch.is_autocast_enabled('cpu'))); return x
+
+def test_bfloat16_runs_the_network_in_half_and_nothing_else(synthetic):
+    seen = _Seen()
+    learn = spec_learner(_dls(synthetic, SpecNormalize()), nn.Sequential(nn.Conv2d(1,4,3), seen, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,8)),
+                         precision='bfloat16')
+    losses = []
+    class Look(Callback):
+        order = 60
+        def after_loss(self): losses.append((self.learn.pred.dtype, self.learn.loss.dtype, torch.is_autocast_enabled('cpu')))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=Look()); probs = learn.get_preds()[0]
+    assert set(seen.seen)=={(torch.bfloat16,True)} and set(losses)=={(torch.float32,torch.float32,False)}
+    assert probs.dtype==torch.float32 and all(p.dtype==torch.float32 for p in learn.model.parameters())
+    assert all(p.grad is None or p.grad.dtype==torch.float32 for p in learn.model.parameters())
+    assert 'forward' not in learn.model.__dict__
+
+def test_an_interrupted_training_leaves_no_autocast_on(synthetic):
+    class Stop(nn.Module):
+        def forward(self, x): raise KeyboardInterrupt
+    learn = spec_learner(_dls(synthetic), nn.Sequential(nn.Conv2d(1,4,3), Stop()), precision='bfloat16')
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert not torch.is_autocast_enabled('cpu') and 'forward' not in learn.model.__dict__
+    learn.model[1] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,8))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert 'forward' not in learn.model.__dict__ and not torch.is_autocast_enabled('cpu')
+
+def test_precision_and_channels_last_are_by_name(synthetic):
+    dls = _dls(synthetic)
+    for kw,want in ((dict(),(False,False)), (dict(precision='bfloat16'),(True,True)), (dict(precision='bfloat16', channels_last=False),(True,False)),
+                    (dict(channels_last=True),(False,True))):
+        learn = spec_learner(dls, small_cnn, **kw)
+        assert (hasattr(learn, 'autocast'),hasattr(learn, 'channels_last'))==want
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert learn.model[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="precision: expected one of .*got 'fp16'"): spec_learner(dls, precision='fp16')
+    with pytest.raises(ValueError, match='channels_last: expected True'): spec_learner(dls, channels_last='yes')
+
+def test_an_exported_bfloat16_learner_predicts_as_at_validation(synthetic, tmp_path):
+    learn = spec_learner(_dls(synthetic, SpecNormalize()), small_cnn, path=tmp_path, precision='bfloat16')
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3); probs,_ = learn.get_preds()
+    learn.export('m.pkl'); learn.save('m'); learn.load('m')
+    again = load_learner(tmp_path/'m.pkl')
+    with again.no_bar(): p = again.predict(synthetic/'audio'/learn.dls.valid_ds.items.filename.iloc[2])[2]
+    assert p.dtype==torch.float32 and (p-probs[2]).abs().max()<.02  # 8 bits: batches of other sizes round elsewhere
