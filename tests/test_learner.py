@@ -110,7 +110,7 @@ def test_a_batch_larger_than_the_data_is_an_error(synthetic):
     with pytest.raises(ValueError, match='bs: a batch of 1000 is more than the 64 train items'): spec_learner(dls)
 
 def test_an_arch_of_another_kind_says_how_to_give_it(synthetic):
-    with pytest.raises(TypeError, match='arch: expected a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)
+    with pytest.raises(TypeError, match='arch: expected a name, a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)
 
 def test_top_losses_are_drawn(synthetic):
     import matplotlib.pyplot as plt
@@ -179,3 +179,74 @@ def test_an_exported_bfloat16_learner_predicts_as_at_validation(synthetic, tmp_p
     again = load_learner(tmp_path/'m.pkl')
     with again.no_bar(): p = again.predict(synthetic/'audio'/learn.dls.valid_ds.items.filename.iloc[2])[2]
     assert p.dtype==torch.float32 and (p-probs[2]).abs().max()<.02  # 8 bits: batches of other sizes round elsewhere
+
+@pytest.mark.parametrize('name', ['small','xresnet18','xresnet34','xresnet50'])
+@pytest.mark.parametrize('n_in', [1,3])
+def test_own_networks_by_name(name, n_in):
+    with torch.no_grad(): assert spec_model(name, 4, n_in).eval()(torch.randn(2,n_in,40,30)).shape==(2,4)
+
+def test_an_unknown_name_lists_near_ones(synthetic, monkeypatch):
+    dls = _dls(synthetic)
+    with pytest.raises(ValueError, match="no network 'xresnet81'; did you mean 'xresnet18'"): spec_learner(dls, 'xresnet81')
+    import specnorm_fastai.learner as l
+    monkeypatch.setattr(l, '_timm', lambda: None)
+    with pytest.raises(ValueError, match="no network 'resnet18'; did you mean .*pip install timm"): spec_model('resnet18', 2)
+    with pytest.raises(TypeError, match='name: expected the name of a network, got int'): spec_model(3, 2)
+    with pytest.raises(ValueError, match="no pretrained weights for 'small'"): spec_learner(dls, 'small', pretrained=True)
+    with pytest.raises(ValueError, match='pretrained: expected with the name of a network'): spec_learner(dls, pretrained=True)
+    for k in ('n_out','n_in'):
+        with pytest.raises(ValueError, match=f'{k}: expected a whole number'): spec_model('small', **{**dict(n_out=2), k:0})
+
+def test_a_pretrained_xresnet50_keeps_all_but_head_and_stem(monkeypatch):
+    import fastai.vision.models.xresnet as x
+    torch.manual_seed(0)
+    was = x.xresnet50(n_out=1000).eval()
+    monkeypatch.setattr(x, 'load_state_dict_from_url', lambda *args, **kw: {'model':was.state_dict()})
+    sg = torch.randn(2,1,32,32)
+    with torch.no_grad(): want = nn.Sequential(*list(was)[:-1])(sg.expand(-1,3,-1,-1))
+    for n_in in (1,2,3):
+        m = spec_model('xresnet50', 7, n_in, pretrained=True).eval()
+        with torch.no_grad(): got = nn.Sequential(*list(m)[:-1])(sg.expand(-1,n_in,-1,-1))
+        assert (got-want).abs().max()<1e-3*want.abs().max() and m[-1].out_features==7
+
+@pytest.mark.parametrize('name', ['resnet18','efficientnet_b0','convnext_atto','mobilenetv3_small_050'])
+def test_timm_networks_by_name_and_with_their_weights(name, monkeypatch):
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    was = timm.create_model(name, num_classes=0).eval()
+    import timm.models._builder as b
+    full = timm.create_model(name)
+    weights = {**full.state_dict(), **was.state_dict()}
+    for f in ('load_state_dict_from_hf','load_state_dict_from_url'): monkeypatch.setattr(b, f, lambda *args, **kw: dict(weights))
+    sg = torch.randn(2,1,64,64)
+    with torch.no_grad(): want = was(sg.expand(-1,3,-1,-1))
+    for n_in in (1,2,3,4):
+        m = spec_model(name, 6, n_in, pretrained=True).eval()
+        with torch.no_grad():
+            assert m(sg.expand(-1,n_in,-1,-1)).shape==(2,6)
+            body = m.forward_head(m.forward_features(sg.expand(-1,n_in,-1,-1)), pre_logits=True)
+        assert (body-want).abs().max()<1e-3*want.abs().max()+1e-6
+        assert spec_model(name, 6, n_in)(torch.randn(2,n_in,64,64)).shape==(2,6)
+
+def test_a_pretrained_network_trains_its_head_first_and_adds_no_normalization(synthetic, tmp_path, monkeypatch):
+    timm = pytest.importorskip('timm')
+    import timm.models._builder as b
+    weights = timm.create_model('resnet18').state_dict()
+    for f in ('load_state_dict_from_hf','load_state_dict_from_url'): monkeypatch.setattr(b, f, lambda *args, **kw: dict(weights))
+    dls = _dls(synthetic, SpecNormalize())
+    before = [type(f) for f in dls.after_batch.fs]
+    learn = spec_learner(dls, 'resnet18', pretrained=True, path=tmp_path, precision='bfloat16')
+    assert [type(f) for f in dls.after_batch.fs]==before
+    assert torch.equal(learn.model.conv1.weight, weights['conv1.weight'].sum(1, keepdim=True))
+    conv,fc = learn.model.layer1[0].conv1.weight,learn.model.fc.weight
+    learn.freeze()
+    assert not conv.requires_grad and fc.requires_grad
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-3); probs,_ = learn.get_preds()
+    learn.export('t.pkl')
+    with (again:=load_learner(tmp_path/'t.pkl')).no_bar(): p = again.predict(synthetic/'audio'/dls.valid_ds.items.filename.iloc[0])[2]
+    assert (p-probs[0]).abs().max()<.02  # 8 bits
+
+def test_head_splitter_takes_the_last_linear_layer():
+    for m in (spec_model('small', 3), spec_model('xresnet18', 3), nn.Sequential(nn.Conv2d(1,2,3), nn.Linear(2,4), nn.Linear(4,3))):
+        body,head = head_splitter(m)
+        assert [p.shape[0] for p in head]==[3,3] and len(body)+len(head)==len(list(m.parameters()))
