@@ -1,7 +1,7 @@
 "Models and learners"
 import subprocess,sys,warnings
 import pytest, torch
-from fastai.vision.all import (CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,load_learner,nn,pd,xresnet18,xresnet50)
+from fastai.vision.all import (Callback,CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,load_learner,nn,pd,xresnet18,xresnet50)
 from torchvision.models import resnet18
 from specnorm_fastai.all import *
 
@@ -110,7 +110,7 @@ def test_a_batch_larger_than_the_data_is_an_error(synthetic):
     with pytest.raises(ValueError, match='bs: a batch of 1000 is more than the 64 train items'): spec_learner(dls)
 
 def test_an_arch_of_another_kind_says_how_to_give_it(synthetic):
-    with pytest.raises(TypeError, match='arch: expected a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)
+    with pytest.raises(TypeError, match='arch: expected a name, a function of n_out and n_in.*make_xresnet_grayscale'): spec_learner(_dls(synthetic), resnet18)
 
 def test_top_losses_are_drawn(synthetic):
     import matplotlib.pyplot as plt
@@ -119,3 +119,134 @@ def test_top_losses_are_drawn(synthetic):
     with learn.no_bar(): ClassificationInterpretation.from_learner(learn).plot_top_losses(2)
     axs = [a for a in plt.gcf().axes if a.get_xlabel()=='time (s)']
     assert len(axs)==2 and all('loss' in a.get_title() and ', is ' in a.get_title() for a in axs)
+
+@pytest.mark.parametrize('shape', [(1,64,126), (1,20,8), (1,33,5), (3,7,1)])
+def test_the_small_network_takes_spectrograms_of_any_size(shape):
+    m = small_cnn(n_out=5, n_in=shape[0], width=4)
+    assert m(torch.randn(3,*shape)).shape==(3,5)
+    assert not any(isinstance(o, nn.Conv2d) and o.bias is not None for o in m.modules())
+
+def test_the_small_network_refuses_odd_sizes():
+    for k in ('n_out','n_in','width'):
+        for bad in (0, 1.5, True, None):
+            with pytest.raises(ValueError, match=f'{k}: expected a whole number above 0'): small_cnn(**{k:bad})
+
+class _Seen(nn.Module):
+    "What a layer got, and whether autocast was on"
+    def __init__(self): super().__init__(); self.seen = []
+    def forward(self, x): self.seen.append((x.dtype, torch.is_autocast_enabled('cpu'))); return x
+
+def test_bfloat16_runs_the_network_in_half_and_nothing_else(synthetic):
+    seen = _Seen()
+    learn = spec_learner(_dls(synthetic, SpecNormalize()), nn.Sequential(nn.Conv2d(1,4,3), seen, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,8)),
+                         precision='bfloat16')
+    losses = []
+    class Look(Callback):
+        order = 60
+        def after_loss(self): losses.append((self.learn.pred.dtype, self.learn.loss.dtype, torch.is_autocast_enabled('cpu')))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=Look()); probs = learn.get_preds()[0]
+    assert set(seen.seen)=={(torch.bfloat16,True)} and set(losses)=={(torch.float32,torch.float32,False)}
+    assert probs.dtype==torch.float32 and all(p.dtype==torch.float32 for p in learn.model.parameters())
+    assert all(p.grad is None or p.grad.dtype==torch.float32 for p in learn.model.parameters())
+    assert 'forward' not in learn.model.__dict__
+
+def test_an_interrupted_training_leaves_no_autocast_on(synthetic):
+    class Stop(nn.Module):
+        def forward(self, x): raise KeyboardInterrupt
+    learn = spec_learner(_dls(synthetic), nn.Sequential(nn.Conv2d(1,4,3), Stop()), precision='bfloat16')
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert not torch.is_autocast_enabled('cpu') and 'forward' not in learn.model.__dict__
+    learn.model[1] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4,8))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert 'forward' not in learn.model.__dict__ and not torch.is_autocast_enabled('cpu')
+
+def test_precision_and_channels_last_are_by_name(synthetic):
+    dls = _dls(synthetic)
+    for kw,want in ((dict(),(False,False)), (dict(precision='bfloat16'),(True,True)), (dict(precision='bfloat16', channels_last=False),(True,False)),
+                    (dict(channels_last=True),(False,True))):
+        learn = spec_learner(dls, small_cnn, **kw)
+        assert (hasattr(learn, 'autocast'),hasattr(learn, 'channels_last'))==want
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert learn.model[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="precision: expected one of .*got 'fp16'"): spec_learner(dls, precision='fp16')
+    with pytest.raises(ValueError, match='channels_last: expected True'): spec_learner(dls, channels_last='yes')
+
+def test_an_exported_bfloat16_learner_predicts_as_at_validation(synthetic, tmp_path):
+    learn = spec_learner(_dls(synthetic, SpecNormalize()), small_cnn, path=tmp_path, precision='bfloat16')
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3); probs,_ = learn.get_preds()
+    learn.export('m.pkl'); learn.save('m'); learn.load('m')
+    again = load_learner(tmp_path/'m.pkl')
+    with again.no_bar(): p = again.predict(synthetic/'audio'/learn.dls.valid_ds.items.filename.iloc[2])[2]
+    assert p.dtype==torch.float32 and (p-probs[2]).abs().max()<.02  # 8 bits: batches of other sizes round elsewhere
+
+@pytest.mark.parametrize('name', ['small','xresnet18','xresnet34','xresnet50'])
+@pytest.mark.parametrize('n_in', [1,3])
+def test_own_networks_by_name(name, n_in):
+    with torch.no_grad(): assert spec_model(name, 4, n_in).eval()(torch.randn(2,n_in,40,30)).shape==(2,4)
+
+def test_an_unknown_name_lists_near_ones(synthetic, monkeypatch):
+    dls = _dls(synthetic)
+    with pytest.raises(ValueError, match="no network 'xresnet81'; did you mean 'xresnet18'"): spec_learner(dls, 'xresnet81')
+    import specnorm_fastai.learner as l
+    monkeypatch.setattr(l, '_timm', lambda: None)
+    with pytest.raises(ValueError, match="no network 'resnet18'; did you mean .*pip install timm"): spec_model('resnet18', 2)
+    with pytest.raises(TypeError, match='name: expected the name of a network, got int'): spec_model(3, 2)
+    with pytest.raises(ValueError, match="no pretrained weights for 'small'"): spec_learner(dls, 'small', pretrained=True)
+    with pytest.raises(ValueError, match='pretrained: expected with the name of a network'): spec_learner(dls, pretrained=True)
+    for k in ('n_out','n_in'):
+        with pytest.raises(ValueError, match=f'{k}: expected a whole number'): spec_model('small', **{**dict(n_out=2), k:0})
+
+def test_a_pretrained_xresnet50_keeps_all_but_head_and_stem(monkeypatch):
+    import fastai.vision.models.xresnet as x
+    torch.manual_seed(0)
+    was = x.xresnet50(n_out=1000).eval()
+    monkeypatch.setattr(x, 'load_state_dict_from_url', lambda *args, **kw: {'model':was.state_dict()})
+    sg = torch.randn(2,1,32,32)
+    with torch.no_grad(): want = nn.Sequential(*list(was)[:-1])(sg.expand(-1,3,-1,-1))
+    for n_in in (1,2,3):
+        m = spec_model('xresnet50', 7, n_in, pretrained=True).eval()
+        with torch.no_grad(): got = nn.Sequential(*list(m)[:-1])(sg.expand(-1,n_in,-1,-1))
+        assert (got-want).abs().max()<1e-3*want.abs().max() and m[-1].out_features==7
+
+@pytest.mark.parametrize('name', ['resnet18','efficientnet_b0','convnext_atto','mobilenetv3_small_050'])
+def test_timm_networks_by_name_and_with_their_weights(name, monkeypatch):
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    was = timm.create_model(name, num_classes=0).eval()
+    import timm.models._builder as b
+    full = timm.create_model(name)
+    weights = {**full.state_dict(), **was.state_dict()}
+    for f in ('load_state_dict_from_hf','load_state_dict_from_url'): monkeypatch.setattr(b, f, lambda *args, **kw: dict(weights))
+    sg = torch.randn(2,1,64,64)
+    with torch.no_grad(): want = was(sg.expand(-1,3,-1,-1))
+    for n_in in (1,2,3,4):
+        m = spec_model(name, 6, n_in, pretrained=True).eval()
+        with torch.no_grad():
+            assert m(sg.expand(-1,n_in,-1,-1)).shape==(2,6)
+            body = m.forward_head(m.forward_features(sg.expand(-1,n_in,-1,-1)), pre_logits=True)
+        assert (body-want).abs().max()<1e-3*want.abs().max()+1e-6
+        assert spec_model(name, 6, n_in)(torch.randn(2,n_in,64,64)).shape==(2,6)
+
+def test_a_pretrained_network_trains_its_head_first_and_adds_no_normalization(synthetic, tmp_path, monkeypatch):
+    timm = pytest.importorskip('timm')
+    import timm.models._builder as b
+    weights = timm.create_model('resnet18').state_dict()
+    for f in ('load_state_dict_from_hf','load_state_dict_from_url'): monkeypatch.setattr(b, f, lambda *args, **kw: dict(weights))
+    dls = _dls(synthetic, SpecNormalize())
+    before = [type(f) for f in dls.after_batch.fs]
+    learn = spec_learner(dls, 'resnet18', pretrained=True, path=tmp_path, precision='bfloat16')
+    assert [type(f) for f in dls.after_batch.fs]==before
+    assert torch.equal(learn.model.conv1.weight, weights['conv1.weight'].sum(1, keepdim=True))
+    conv,fc = learn.model.layer1[0].conv1.weight,learn.model.fc.weight
+    learn.freeze()
+    assert not conv.requires_grad and fc.requires_grad
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-3); probs,_ = learn.get_preds()
+    learn.export('t.pkl')
+    with (again:=load_learner(tmp_path/'t.pkl')).no_bar(): p = again.predict(synthetic/'audio'/dls.valid_ds.items.filename.iloc[0])[2]
+    assert (p-probs[0]).abs().max()<.02  # 8 bits
+
+def test_head_splitter_takes_the_last_linear_layer():
+    for m in (spec_model('small', 3), spec_model('xresnet18', 3), nn.Sequential(nn.Conv2d(1,2,3), nn.Linear(2,4), nn.Linear(4,3))):
+        body,head = head_splitter(m)
+        assert [p.shape[0] for p in head]==[3,3] and len(body)+len(head)==len(list(m.parameters()))
