@@ -41,5 +41,6 @@ from .callback import *
 from .drift import *
 from .frontend import *
 from .learner import *
+from .suggest import *
 from .compare import *
 from .fastaudio import *
