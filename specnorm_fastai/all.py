@@ -42,6 +42,8 @@ from .drift import *
 from .frontend import *
 from .learner import *
 from .analysis import *
+from .suggest import *
+from .experiment import *
 from .compare import *
 from .report import *
 from .fastaudio import *
