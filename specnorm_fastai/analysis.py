@@ -29,11 +29,13 @@ def simulate_experiment(
     seed:int=0 # Of the random numbers
 )->tuple: # Right or not (experiment, way, seed, clip), bool, and the fold of each clip, 0 to folds-1
     "Experiments whose truth is known: the answers of ways that differ by `diff` and by chance"
+    p = accuracy+np.append(0., np.broadcast_to(diff, ways-1))
+    if not ((p>0)&(p<1)).all(): raise ValueError(f"accuracy: expected to be above 0 and below 1 for each way, got {accuracy!r} with diff {diff!r}")
     rng = np.random.default_rng(seed)
     normal = lambda std,*shape: np.float32(std)*rng.standard_normal((n_sims,*shape), dtype=np.float32)
     fold = np.arange(clips)%folds
     total = math.sqrt(difficulty**2+interaction**2+run**2+train**2+1)
-    level = stats.norm.ppf(accuracy+np.append(0., np.broadcast_to(diff, ways-1)))*total
+    level = stats.norm.ppf(p)*total
     shared = (folds-2)/(folds-1) if folds>1 else 1.
     by_run = normal(run, ways, seeds, folds)+normal(train*math.sqrt(shared), ways, 1, 1)+normal(train*math.sqrt(1-shared), ways, 1, folds)
     x = normal(1, ways, seeds, clips)
@@ -248,11 +250,11 @@ def _why(verdict, here, k, J, t, boot, alpha, missing, n_train):
     if not J: return pre+"no pair of runs"
     if J<2: return pre+"one run of each: another seed might turn the sign"
     one = f"; one split: no train set but these {n_train:.0f} clips was tried" if k==1 else ''
-    agree = f"both tests agree (corrected t-test {_p(t)}, clips and runs {_p(boot)})"
+    boots = f"clips and runs {_p(boot)}" if J>k else f"clips alone {_p(boot)}"
+    agree = f"both tests agree (corrected t-test {_p(t)}, {boots})"
     if verdict!='not established': return pre+agree+one
     if here!='not established' and k==1: return pre+f"only one of the tests shows it (clips and runs {_p(boot)}, corrected t-test {_p(t)})"+one
     if here!='not established': return pre+f"{here} for networks trained on these clips (clips and runs {_p(boot)}), not shown for other train sets (corrected t-test {_p(t)})"
-    boots = f"clips and runs {_p(boot)}" if J>k else f"clips alone {_p(boot)}"
     if t<=alpha: return pre+f"shown on these clips (corrected t-test {_p(t)}), not for others like them ({boots})"
     return pre+f"within what runs and clips vary by (corrected t-test {_p(t)}, {boots})"
 
@@ -280,7 +282,7 @@ def analyze(
         row = dict(way=w, runs=J, **dict.fromkeys(('accuracy','low','high','diff','diff_low','diff_high','p','boot_low','boot_high','p_boot'), np.nan))
         if J:
             a = clip_bootstrap(np.where(np.isnan(y), np.nan, right[w]), fold, clusters, level=level, n_boot=n_boot)
-            row.update(accuracy=a['mean'], low=a['low'], high=a['high'])
+            row.update(accuracy=a['mean'], low=max(a['low'], 0.), high=min(a['high'], 1.))
         if J and w!=baseline:
             n_train = here.n_train.mean()
             t,b = paired_tests(y, fold, n_train, clusters, level, n_boot)

@@ -11,8 +11,6 @@ def tables(folds=5, seeds=3, clips=100, diff=0., ways=3, seed=0, **kw):
     right,fold = simulate_experiment(folds=folds, seeds=seeds, clips=clips, ways=ways, diff=diff, seed=seed, **kw)
     return simulated_tables(right[0], fold, ways=names[:ways])
 
-def numbers(df): return df.select_dtypes('number')
-
 # References
 
 def test_corrected_t_is_the_published_formula():
@@ -165,7 +163,7 @@ def test_one_pair_of_runs_establishes_nothing():
 
 def test_one_run_in_each_fold_claims_nothing_about_these_clips():
     df = analyze(*tables(folds=5, seeds=1, clips=400, diff=[.08,.3], accuracy=.5, seed=4))
-    assert df.here[1:].eq('not established').all() and df.verdict[2]=='better'
+    assert df.here[1:].eq('not established').all() and df.verdict[2]=='better' and 'clips alone' in df.why[2]
 
 def test_one_split_says_what_was_not_tried():
     df = analyze(*tables(folds=1, seeds=5, clips=400, diff=.25, accuracy=.6))
@@ -233,6 +231,7 @@ def test_arguments_are_checked():
     with pytest.raises(TypeError, match="preds: expected a DataFrame, got None"): analyze(rows, None)
     with pytest.raises(ValueError, match="n_train: "): corrected_ttest([1,2], 0, 1)
     with pytest.raises(ValueError, match="p: "): holm([1.2])
+    with pytest.raises(ValueError, match="accuracy: .*0.3"): simulate_experiment(diff=.3)
     with pytest.raises(ValueError, match="or NaN for all"): clip_bootstrap([[1,np.nan,0]])
     with pytest.raises(ValueError, match="two or more clips"): clip_bootstrap([[1],[0]])
     with pytest.raises(ValueError, match="fold: expected one for each of 3 clips"): clip_bootstrap([[1,0,1]], fold=[0,1])
