@@ -11,25 +11,55 @@ import argparse,os,sys
 # %% ../nbs/90_cli.ipynb #c374b6e4
 _data = "audio/ and meta/*.csv as in ESC-50, or any folder with audio files"
 _epilog = "With SPECNORM_DEBUG=1 in the environment an error shows its whole traceback."
+_ways = """ways:
+  none            the spectrogram as it is
+  global          mean and std of the train split, one pair
+  frequency       mean and std of the train split for each frequency
+  robust          median and interquartile range of the train split for each frequency
+  ast             mean and 2 std of the train split, one pair
+  item            mean and std of each clip, one pair
+  item_frequency  mean and std of each clip for each frequency
+  item_mean       mean of each clip for each frequency, no std
+  bands           mean and std of each clip in 8 bands of frequencies
+  minmax          each clip to [-1, 1]
+  db_max          dB below each clip's loudest value, at most 80
+  sliding         mean and std of the 3 s around each frame, for each frequency
+  pcen            per-channel energy normalization of power
+With + one follows another: pcen+global. A recipe gives them other options."""
+
+def _value(s):
+    "A number where it is one, else the text"
+    for f in (int,float):
+        try: return f(s)
+        except ValueError: pass
+    return s
 
 def _parser():
-    p = argparse.ArgumentParser(prog='specnorm-compare',
-        description="Does normalizing the spectrograms help? Trains an xResNet18 with none, global and per-frequency normalization, several times each. "
-                    "Without --data it runs on a small synthetic set.",
-        epilog=_epilog)
+    p = argparse.ArgumentParser(prog='specnorm-compare', formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Which way to normalize spectrograms helps? Trains a network from scratch with each way, several times on the same splits\n"
+                    "and seeds, says which differences are established, and writes report.html. Without --data it runs on a small synthetic set.",
+        epilog=f"{_ways}\n\n{_epilog}")
     a = p.add_argument
     a('--data', metavar='DIR', help="audio/ and meta/*.csv as in ESC-50, or one folder for each class")
     a('--out', metavar='DIR', default='results', help="folder for the results (results); an interrupted experiment goes on from it")
-    a('--ways', nargs='+', default=['none','global','frequency'], metavar='WAY', help="ways to normalize (none global frequency)")
+    a('--recipe', metavar='FILE', help="TOML or JSON file with any of these options and more; what is given here stands above it")
+    a('--ways', nargs='+', metavar='WAY', help="ways to normalize, see below (none global frequency)")
+    a('--baseline', metavar='WAY', help="the way that the others are compared to (the first)")
+    a('--runs', type=int, help="runs of each way on each fold (3; synthetic set: 2)")
+    a('--fold', nargs='+', type=_value, help="folds to hold out in turn, or 'all' (the test column if one is named, else the first fold)")
+    a('--test-dir', metavar='DIR', dest='test_data', help="train on all of --data and predict the clips in this folder")
     a('--epochs', type=int, help="epochs a run (15; synthetic set: 7)")
-    a('--runs', type=int, help="runs a way (3; synthetic set: 2)")
-    a('--fold', help="fold to validate on, or 'all' (the test column if one is named, else the first fold)")
-    a('--features', choices=['spec','mel'], default='mel', help="linear spectrogram or 64 log-mel bands (mel)")
+    a('--arch', metavar='NAME', help="network: small, xresnet18, xresnet34, xresnet50, or one of timm's (xresnet18)")
+    a('--features', choices=['spec','mel'], help="linear spectrogram or 64 log-mel bands (mel)")
     a('--duration', type=float, metavar='SECONDS', help="crop or pad clips to this (the longest clip, at most 5)")
+    a('--sample-rate', type=int, metavar='HZ', help="resample to this (16000)")
+    a('--waveform', metavar='WAY', help="how waveforms are normalized: standard, rms, peak, level, sliding or none (standard)")
     a('--bs', type=int, help="batch size (32; synthetic set: 16)")
-    a('--workers', type=int, help="worker processes that read audio (2; synthetic set: 0)")
     a('--lr', type=float, help="highest learning rate of the one-cycle schedule (0.003; synthetic set: 0.005)")
-    a('--seed', type=int, default=0, help="seed of the first run (0)")
+    a('--wd', type=float, help="weight decay (fastai's)")
+    a('--precision', choices=['float32','bfloat16'], help="of what the network computes (float32)")
+    a('--workers', type=int, help="worker processes that make batches (0; waveforms are kept in memory)")
+    a('--seed', type=int, help="seed of the first run (0)")
     a('--label-col', metavar='COL', help="column of the class (category, label or target)")
     a('--fold-col', metavar='COL', help="column of the fold (fold; where there is none, five stratified folds are made)")
     a('--test-col', metavar='COL', help="column that is true for test clips")
@@ -59,6 +89,7 @@ def compare(
     args = _parser().parse_args(argv)
     def run():
         from specnorm_fastai.compare import compare
+        if args.fold is not None and len(args.fold)==1: args.fold = args.fold[0]
         compare(**{**vars(args), 'log': lambda s: print(s, flush=True)})
     return _run('specnorm-compare', run, interrupted=f"Interrupted. Finished runs are kept in {args.out}; the same command goes on from there.")
 

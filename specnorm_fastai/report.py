@@ -55,8 +55,8 @@ def _load(out):
     out = Path(out).expanduser()
     for f in ('results.json','results.csv'):
         if not (out/f).is_file(): raise ValueError(f"out: expected the folder of an experiment, got {out}, which has no {f}")
-    try: info = json.loads((out/'results.json').read_text()); info['settings']['data']
-    except (ValueError,KeyError,TypeError) as err: raise ValueError(f"out: {out/'results.json'} is not of an experiment ({err!r})") from None
+    try: info = json.loads((out/'results.json').read_text()); info['settings'].items()
+    except (ValueError,KeyError,TypeError,AttributeError) as err: raise ValueError(f"out: {out/'results.json'} is not of an experiment ({err!r})") from None
     try: rows = _read_csv(out/'results.csv', 'way fold seed accuracy')
     except ValueError as err: raise ValueError(f"out: {out/'results.csv'}: {err}") from None
     e = SimpleNamespace(out=out, info=info, settings=info['settings'], call=info.get('call') or {}, rows=rows, left_out={})
@@ -170,7 +170,7 @@ def _analysis(e):
     return res if e.analysis is None else {**res, **{r['way']:r for r in e.analysis.to_dict('records') if r['way'] in res}}
 
 def _data_name(e):
-    d = str(e.settings['data'])
+    d = str(e.call.get('data') or e.settings.get('data') or 'unknown')
     return 'the synthetic set' if d=='synthetic' else Path(d).name or d
 
 def _base(e): return 'no normalization' if e.baseline=='none' else _n(e.baseline)
@@ -376,8 +376,8 @@ def _s_curves(e):
     words = 'The line is the mean over the runs of a way' + ('; the band reaches from the lowest to the highest run.' if len(ways)<=5 else '.')
     return f'<p class="sub">{words}</p>{_legend(e, ways)}<div class="two">{big}</div>{small}'
 
-# %% ../nbs/85_report.ipynb #cb684618
-_units = dict(none='dB', rms='dB', peak='dB', level='dB', minmax='0 to 1', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
+# %% ../nbs/85_report.ipynb #c52b6f09
+_units = dict(none='dB', rms='dB', peak='dB', level='dB', minmax='-1 to 1', db_max='dB', item_mean='dB', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
 def _unit_of(way, before='dB'): return before if way=='none' else _units.get(re.split('[+]', way)[-1], '')
 
 def _row_scale(freqs, n=4):
