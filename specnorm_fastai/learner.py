@@ -26,7 +26,7 @@ from fastai.vision.models.xresnet import xresnet18,xresnet34,xresnet50
 from fastcore.meta import delegates
 
 from .core import AudioSpectrogram
-from .augment import CropTime
+from .augment import CropTime,MixLossCallback,SignalMixUp
 from .data import ResizeSignal
 from .stats import keep_random_state
 
@@ -221,4 +221,5 @@ def spec_learner(
     else: model = arch if isinstance(arch, nn.Module) else _make_model(arch, n_out, n_in)
     if pretrained: kwargs.setdefault('splitter', head_splitter)
     learn = Learner(dls, model, loss_func=loss_func, metrics=_metrics(loss_func) if metrics is None else metrics, **kwargs)
+    if any(isinstance(t, SignalMixUp) for t in getattr(dls.train.after_batch, 'fs', ())) and not hasattr(learn, 'mix_loss'): cbs.append(MixLossCallback())
     return learn.add_cbs(cbs)
