@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ChangeVolumeGPU', 'TfmResizeGPU', 'random_mask', 'ChangeVolume', 'NoiseColor', 'colored_noise', 'add_noise_',
            'AddNoise', 'AddNoiseGPU', 'shift_signal', 'SignalShifter', 'region_mask', 'SignalCutoutGPU', 'SignalCutout',
-           'SignalLossGPU', 'SignalLoss', 'mask_along_axis_', 'SpectrogramTransform', 'MaskFreq', 'MaskTime',
-           'MaskFreqGPU', 'MaskTimeGPU', 'SGRoll', 'CropTime', 'delta', 'Delta', 'DeltaGPU', 'TfmResize']
+           'SignalLossGPU', 'SignalLoss', 'a_weighting', 'sound_level', 'mix_signals', 'SignalMixUp', 'MixLossCallback',
+           'mask_along_axis_', 'SpectrogramTransform', 'MaskFreq', 'MaskTime', 'MaskFreqGPU', 'MaskTimeGPU',
+           'SpecAugment', 'SGRoll', 'CropTime', 'delta', 'Delta', 'DeltaGPU', 'TfmResize']
 
 # %% ../nbs/55_augment.ipynb #c5c7b333
 import warnings
@@ -20,6 +21,8 @@ from torch import Tensor
 from fastcore.basics import store_attr
 from fasttransform.cast import retain_meta
 from fasttransform.transform import DisplayedTransform
+from fastai.callback.mixup import MixHandler
+from fastai.torch_core import TensorBase
 from fastai.vision.augment import RandTransform
 
 from .core import AudioSpectrogram,AudioTensor,_name
@@ -349,6 +352,106 @@ class SignalLoss(SignalLossGPU):
         _number('max_loss_pct', max_loss_pct, 0, 1)
         super().__init__(p, 0., max_loss_pct)
 
+# %% ../nbs/55_augment.ipynb #c1cc95be
+def a_weighting(
+    f:Tensor # Frequencies in Hz
+)->Tensor: # Factors of amplitude, 1 at 1 kHz
+    "How much of each frequency the ear takes in, by IEC 61672's curve A"
+    f = torch.as_tensor(f, dtype=torch.float64)
+    a = lambda q: 12194.217**2*q**2 / ((q+20.598997**2)*((q+107.65265**2)*(q+737.86223**2))**.5*(q+12194.217**2))
+    return a(f**2)/a(torch.tensor(1e6, dtype=torch.float64))
+
+def sound_level(
+    x:Tensor, # Batch of waveforms, (batch, channel, time)
+    sr:int, # Sample rate in Hz
+    window:float=.1 # Seconds of a window; they overlap by half
+)->Tensor: # In dB of a mean square of 1, at least -100, (batch,); padding of 0 adds nothing
+    "A-weighted level of each item in its loudest window, as a mean over its channels"
+    n = max(int(window*sr), 2)
+    v = _working(x)
+    t = max(-(-max(v.shape[-1]-n, 0)//(n//2))*(n//2)+n, n)
+    w = torch.hann_window(n, dtype=v.dtype, device=v.device)
+    power = torch.fft.rfft(F.pad(v, (0,t-v.shape[-1])).unfold(-1, n, n//2)*w).abs()**2
+    each = 2*a_weighting(torch.fft.rfftfreq(n, 1/sr))**2  # two: the mirrored frequencies; at both ends the curve is as good as 0
+    return 10*((power*each.to(power)).sum(-1)/(n*(w**2).sum())).mean(1).amax(-1).clamp(min=1e-10).log10()
+
+def mix_signals(
+    x:AudioTensor, # Batch, (batch, channel, time)
+    partner:Tensor, # Place of the item that each is mixed with, int, (batch,)
+    share:Tensor, # Share of the item itself, 0 to 1, (batch,); 1 leaves it as it is
+    between_class:bool=False # Are shares those that one hears? Else factors
+)->AudioTensor: # Each item as long as the longer of the two
+    "Mix each waveform of a batch with another one of it"
+    v,ln = _flat(x)
+    a,r = torch.where(_real(v, ln), v, 0.),_on(share.to(v), v.ndim)
+    if between_class:
+        g = 10**(_on(sound_level(a, x.need_sr()), v.ndim)/20)
+        p = r*g[partner]/(r*g[partner]+(1-r)*g)
+        y = (p*a+(1-p)*a[partner])/(p**2+(1-p)**2).sqrt()
+    else: y = r*a+(1-r)*a[partner]
+    ln = torch.where(share.to(v)==1, ln, torch.maximum(ln, ln[partner]))
+    y = torch.where(_real(v, ln) & (r!=1), y, v)
+    res = retain_meta(x, AudioTensor(y.to(x.dtype)))
+    if x.lengths is not None: res.lengths = ln
+    return res
+
+# %% ../nbs/55_augment.ipynb #c0668549
+class SignalMixUp(_Random):
+    "Mix each waveform of a batch with another, and tell the targets with which and how much"
+    def __init__(self,
+        alpha:float=None, # Shares come from Beta(alpha, alpha); None: 0.4, and 1 (all alike) with `between_class`
+        between_class:bool=False # Partners of another class, and shares that one hears?
+    ):
+        if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0<alpha<np.inf): raise ValueError(f"alpha: expected a number above 0, got {alpha!r}")
+        if not isinstance(between_class, bool): raise ValueError(f"between_class: expected True or False, got {between_class!r}")
+        store_attr()
+        super().__init__()
+
+    def _draw(self, n, y):
+        "A partner and a share for each of `n` items with targets `y`"
+        alpha = (1. if self.between_class else .4) if self.alpha is None else float(self.alpha)
+        partner,share = torch.randperm(n),torch.distributions.Beta(alpha, alpha).sample((n,))
+        if not self.between_class: return partner,torch.maximum(share, 1-share)  # the clip itself dominates, as in fastai's MixUp
+        if y.ndim==1 and not y.is_floating_point():
+            y = y.detach().cpu()
+            other,u = y[:,None]!=y,torch.rand(n, n)
+            partner,share = torch.where(other, u, -1.).argmax(1),torch.where(other.any(1), share, 1.)
+        return partner,share
+
+    def __call__(self, b, split_idx=_direct, **kwargs):
+        split_idx = self.split_idx if split_idx is _direct else split_idx
+        xs = [o for o in (b if isinstance(b, (tuple,list)) else (b,)) if isinstance(o, AudioTensor)]
+        if self.split_idx not in (None,split_idx) or not xs: return b
+        if xs[0].ndim!=3: raise ValueError(f"SignalMixUp: expected batches, (batch, channel, time), got shape {tuple(xs[0].shape)}. Put it into batch_tfms")
+        ys = [o for o in b if isinstance(o, Tensor) and not isinstance(o, AudioTensor)] if isinstance(b, (tuple,list)) else []
+        if not ys: raise ValueError("SignalMixUp: expected waveforms and their targets, got no target")
+        partner,share = (o.to(xs[0].device) for o in self._draw(len(xs[0]), ys[0].as_subclass(Tensor)))
+        return type(b)([self._told(o, partner, share) if any(o is y for y in ys) else
+                        mix_signals(o, partner, share, self.between_class) if isinstance(o, AudioTensor) else o for o in b])
+
+    def _told(self, y, partner, share):
+        y = y.view_as(y) if isinstance(y, TensorBase) else TensorBase(y)
+        y.mix = dict(partner=partner, share=share)
+        return y
+
+class MixLossCallback(MixHandler):
+    "Mix the loss as `SignalMixUp` mixed the waveforms"
+    stack_y = False
+    def __init__(self): pass  # the shares come with the targets
+    def before_fit(self):
+        if odd:=[o for o in ('mix_up','cut_mix') if hasattr(self.learn, o)]: raise ValueError(f"MixLossCallback: there is {odd[0]} too, and one batch cannot be mixed twice")
+    def before_train(self):
+        if self.learn.loss_func==self.lf: self.learn.loss_func = self.old_lf  # a training was interrupted
+        super().before_train()
+    def before_batch(self):
+        mix = next((y.mix for y in self.yb if hasattr(y, 'mix')), None)
+        if mix is None: raise ValueError("MixLossCallback: these targets know of no mix. Put SignalMixUp() into batch_tfms, before AudioToSpec")
+        self.lam,self.yb1 = mix['share'],tuple(y[mix['partner']] for y in self.yb)
+        if self.stack_y: return
+        if odd:=[y.dtype for y in self.yb if not y.is_floating_point()]:
+            raise TypeError(f"loss_func: expected one of fastai's, such as CrossEntropyLossFlat, for targets of {odd[0]}, got {self.loss_func}")
+        self.learn.yb = tuple(torch.lerp(y1, y, _on(self.lam.to(y.dtype), y.ndim)) for y1,y in zip(self.yb1, self.yb))
+
 # %% ../nbs/55_augment.ipynb #c90a68fb
 def _masks(x, num_masks, min_size, max_size, axis, lengths, generator, start=None):
     "Places to mask, bool, (batch, 1, freq or 1, time or 1)"
@@ -444,6 +547,39 @@ class _DrawnMask(_RandomSpec):
 
 class MaskFreqGPU(_DrawnMask): "Mask bands of frequencies of random size"; _axis = 2
 class MaskTimeGPU(_DrawnMask): "Mask stretches of time of random size"; _axis = 3
+
+# %% ../nbs/55_augment.ipynb #c7897387
+class SpecAugment(_RandomSpec):
+    "Mask bands of frequencies and stretches of time of random size"
+    policies = dict(LB=(27,1,100,1,1.), LD=(27,2,100,2,1.), SM=(15,2,70,2,.2), SS=(27,2,70,2,.2))
+    def __init__(self,
+        freq:int=27, # Most rows in a mask, F in the paper
+        n_freq:int=2, # Masks of frequencies, m_F
+        time:int=70, # Most frames in a mask, T
+        n_time:int=2, # Masks of time, m_T
+        time_pct:float=.2, # Most frames in a mask as a part of the item, p
+        val:float=0. # What to fill with; None: the mean of each channel over its real frames
+    ):
+        for k,v in dict(freq=freq, n_freq=n_freq, time=time, n_time=n_time).items(): _whole(k, v, 0)
+        _number('time_pct', time_pct, 0, 1)
+        if val is not None: _number('val', val)
+        store_attr()
+        super().__init__()
+    @classmethod
+    def from_policy(cls,
+        name:str, # 'LB', 'LD', 'SM' or 'SS'
+        **kwargs # Parameters that differ from the policy's
+    ):
+        "A policy of the paper's: LibriSpeech basic or double, Switchboard mild or strong"
+        if name not in cls.policies: raise ValueError(f"name: expected one of {list(cls.policies)}, got {name!r}")
+        return cls(**{**dict(zip(('freq','n_freq','time','n_time','time_pct'), cls.policies[name])), **kwargs})
+    def _change(self, v, ln, g, x):
+        if self.n_freq and self.freq>v.shape[2]: raise ValueError(f"freq: masks of up to {self.freq} rows do not fit the {v.shape[2]} rows of {_name(x)}")
+        if self.val==0 and x.units=='dB':
+            warnings.warn("SpecAugment fills with 0, which in dB is no mean but loud: put SpecNormalize into the same list, or give val=None")
+        top = torch.minimum((ln*self.time_pct).long(), torch.full_like(ln, self.time)).repeat(self.n_time)[:,None]
+        m = _masks(v, self.n_freq, 0, self.freq, 2, ln, g) | _masks(v, self.n_time, torch.zeros_like(top), top, 3, ln, g)
+        return _fill_masked(v, m, self.val, ln, 'channel'),None
 
 # %% ../nbs/55_augment.ipynb #c957a769
 class SGRoll(_RandomSpec):

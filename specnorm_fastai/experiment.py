@@ -10,22 +10,26 @@ __all__ = ['feature_cfgs', 'norm_ways', 'waveform_ways', 'read_table', 'split_ma
 import hashlib,math,time
 from dataclasses import fields,replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import *
 from fastai.data.block import CategoryBlock,DataBlock,TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
+from fastcore.foundation import L
 
-from .core import AudioTensor,_whole_file,audio_extensions,audio_info,get_audio_files
+from .augment import SignalMixUp,SpecAugment
+from .callback import AverageCrops
+from .core import audio_extensions,audio_info,get_audio_files
 from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value,synthetic_audio
 from .features import AudioConfig,AudioToSpec
-from .learner import spec_learner
+from .learner import spec_learner,spec_model
 from .stats import _of_each_file,collect_stats
 from .transforms import AudioNormalize,SpecNormalize
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,
@@ -234,8 +238,13 @@ _setting_defaults = dict(
     crop='random', # Where longer clips are cropped in training: 'random' or 'center'
     sample_rate=16000, # Hz
     waveform='standard', # How waveforms are normalized: one of `waveform_ways`
+    min_energy=None, # Crops are drawn among windows at most this many dB below the loudest one, such as -20; None: anywhere
+    crops=1, # Crops of each clip whose predictions are averaged
+    specaugment=None, # Options of `SpecAugment`, such as dict(freq=8, time=25); None: no masks
+    mixup=None, # Alpha of the shares that are mixed, above 0; None: nothing is mixed
+    mix='spectrogram', # What `mixup` mixes: 'spectrogram' or 'waveform', or 'between_class': waveforms of two classes by their loudness
     arch='xresnet18', # Network: a name that `spec_learner` takes
-    arch_options={}, # Passed to the network
+    arch_options={}, # Options of the network
     epochs=15, # Times that every train clip is seen
     lr=3e-3, # Highest learning rate of the one-cycle schedule
     wd=None, # Weight decay; None: fastai's
@@ -245,6 +254,12 @@ _setting_defaults = dict(
 
 waveform_ways = {'none': lambda: [], 'standard': lambda: [AudioNormalize()], 'rms': lambda: [RMSNormalize()], 'peak': lambda: [PeakNormalize()],
                  'level': lambda: [LevelNormalize()], 'sliding': lambda: [AudioSlidingNormalize()]}
+
+_mixes = ('spectrogram','waveform','between_class')
+def _augments(s):
+    "Transforms of waveforms and of normalized spectrograms that draw at random, of training alone"
+    mixes = s['mixup'] is not None and s['mix']!='spectrogram'
+    return [SignalMixUp(s['mixup'], between_class=s['mix']=='between_class')] if mixes else [],[] if s['specaugment'] is None else [SpecAugment(**s['specaugment'])]
 
 def experiment_settings(
     **given # Those that differ from the defaults
@@ -261,6 +276,15 @@ def experiment_settings(
     d = s['duration']
     if d is not None and (not number(d) or not 0<d<=600): raise ValueError(f"duration: expected seconds, above 0 and at most 600, got {d!r}")
     if s['crop'] not in ('random','center'): raise ValueError(f"crop: expected 'random' or 'center', got {s['crop']!r}")
+    for k,lo,what in (('min_energy',-math.inf,'dB, at most 0'),('mixup',0,'a number above 0')):
+        if s[k] is not None and (not number(s[k]) or s[k]<=lo or k=='min_energy' and s[k]>0): raise ValueError(f"{k}: expected {what}, got {s[k]!r}")
+    if not whole(s['crops']) or s['crops']<1: raise ValueError(f"crops: expected a whole number of at least 1, got {s['crops']!r}")
+    if s['crop']=='center' and s['crops']>1: raise ValueError(f"crops: expected 1 with crop='center', got {s['crops']}")
+    if s['mix'] not in _mixes: raise ValueError(f"mix: expected one of {list(_mixes)}, got {s['mix']!r}")
+    for k in ('specaugment','arch_options'):
+        if s[k] is not None and not isinstance(s[k], dict): raise ValueError(f"{k}: expected a table of options, got {s[k]!r}")
+    try: _augments(s)
+    except TypeError as e: raise ValueError(f"specaugment: {e}") from None
     if s['waveform'] not in waveform_ways: raise ValueError(f"waveform: expected one of {list(waveform_ways)}, got {s['waveform']!r}")
     if s['precision'] not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {s['precision']!r}")
     if not isinstance(s['way_options'], dict): raise ValueError(f"way_options: expected a table of options for each way, got {s['way_options']!r}")
@@ -288,19 +312,25 @@ def experiment_dls(
     cfg = feature_config(s['features'])
     if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
     resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
-    item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After)])
-    tfms = [*waveform_ways[s['waveform']](), AudioToSpec.from_cfg(cfg), *norm]
+    item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
+    mix,masks = _augments(s)
+    tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
     block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ColReader('path'), get_y=ColReader('label'),
                       splitter=IndexSplitter(np.flatnonzero(valid)), item_tfms=item_tfms, batch_tfms=tfms)
     return block.dataloaders(df, bs=min(s['bs'], int((~valid).sum())), num_workers=workers, device=device)
+
+def _parts(dl):
+    "Batch transforms that draw nothing at random, and those that do"
+    rand = [t for t in dl.after_batch.fs if getattr(t, 'augments', False)]
+    return [t for t in dl.after_batch.fs if t not in rand],rand
 
 class _KeptItems:
     "A data set whose items are what its batch transforms made of them"
     def __init__(self, dl):
         self.of,self.items = dl.dataset,[]
         with torch.no_grad():
-            for x,y in dl.new(shuffle=False, drop_last=False): self.items += [(x[i],y[i]) for i in range(len(y))]
+            for x,y in dl.new(shuffle=False, drop_last=False, after_batch=_parts(dl)[0]): self.items += [(x[i],y[i]) for i in range(len(y))]
     def __len__(self): return len(self.items)
     def __getitem__(self, i): x,y = self.items[i]; return x.clone(),y.clone()
     def __getattr__(self, k):
@@ -308,10 +338,10 @@ class _KeptItems:
         return getattr(self.of, k)
 
 def keep_features(
-    dls, # DataLoaders whose transforms draw nothing at random
+    dls # DataLoaders whose transforms draw nothing at random, but for augmentations of spectrograms
 ): # DataLoaders that give the same batches
     "Compute every item's features once, and keep them in memory"
-    return DataLoaders(*[dl.new(_KeptItems(dl), after_item=None, before_batch=None, after_batch=None) for dl in dls.loaders], device=dls.device)
+    return DataLoaders(*[dl.new(_KeptItems(dl), after_item=None, before_batch=None, after_batch=_parts(dl)[1]) for dl in dls.loaders], device=dls.device)
 
 def _class_rows(label, predicted, vocab):
     "Recall, precision and F1 of each class"
@@ -325,6 +355,7 @@ def _class_rows(label, predicted, vocab):
 
 def _is_fixed(df, s, store):
     "Does a clip look the same in every epoch, and do the features of all fit into memory?"
+    if s['crops']>1 or s['mixup'] is not None and s['mix']!='spectrogram': return False
     if store is None or s['duration'] is None or not all(p in store.kept for p in df.path): return False
     longest = max(store.kept[p].shape[-1] for p in df.path)
     return len(df)*s['duration']*s['sample_rate']*4<store.max_bytes and (s['crop']=='center' or longest<=int(s['duration']*s['sample_rate']))
@@ -345,9 +376,11 @@ def train_run(
     t = time.time()
     dls = experiment_dls(df, valid, norm, s, store, workers)
     if _is_fixed(df, s, store): dls = keep_features(dls)
-    learn = spec_learner(dls, arch=s["arch"], precision=s["precision"], **s["arch_options"])
+    arch = s['arch'] if not s['arch_options'] else partial(spec_model, s['arch'], **s['arch_options'])
+    learn = spec_learner(dls, arch=arch, precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
+    mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=cbs)
+        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix])
         secs,values = time.time()-t,list(learn.recorder.values)
         probs,targs = learn.get_preds()
     if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")

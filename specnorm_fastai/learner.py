@@ -26,7 +26,7 @@ from fastai.vision.models.xresnet import xresnet18,xresnet34,xresnet50
 from fastcore.meta import delegates
 
 from .core import AudioSpectrogram
-from .augment import CropTime
+from .augment import CropTime,MixLossCallback,SignalMixUp
 from .data import ResizeSignal
 from .stats import keep_random_state
 
@@ -85,16 +85,16 @@ def _unknown(name, timm):
     return ValueError(f"arch: no network {name!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else '')
         + f" There are {list(_own)} and " + ("those of timm.list_models()" if timm else "the networks of timm, once it is installed (pip install timm)"))
 
-def _xresnet(name, n_out, n_in, pretrained):
+def _xresnet(name, n_out, n_in, pretrained, kw):
     if pretrained and name!='xresnet50': raise ValueError(f"pretrained: fastai has weights for 'xresnet50' alone, not for {name!r}")
-    if not pretrained: return make_xresnet_grayscale(_own[name](n_out=n_out), n_in)
-    m = _own[name](pretrained=True, n_out=1000)
+    if not pretrained: return make_xresnet_grayscale(_own[name](n_out=n_out, **kw), n_in)
+    m = _own[name](pretrained=True, n_out=1000, **kw)
     m[-1] = nn.Linear(m[-1].in_features, n_out)
     return make_xresnet_grayscale(m, n_in)
 
-def _timm_model(timm, name, n_out, n_in, pretrained):
+def _timm_model(timm, name, n_out, n_in, pretrained, kw):
     widen = pretrained and n_in>1  # timm would take the first n_in of the image's channels, or repeat them
-    m = timm.create_model(name, pretrained=pretrained, num_classes=n_out, in_chans=1 if widen else n_in)
+    m = timm.create_model(name, pretrained=pretrained, num_classes=n_out, in_chans=1 if widen else n_in, **kw)
     if widen:
         stems = m.pretrained_cfg.get('first_conv') or ()
         stems = [m.get_submodule(o) for o in ([stems] if isinstance(stems, str) else stems)]
@@ -106,7 +106,8 @@ def spec_model(
     name:str, # 'small', 'xresnet18', 'xresnet34', 'xresnet50' or a name that timm knows
     n_out:int, # Outputs
     n_in:int=1, # Channels of the spectrogram
-    pretrained:bool=False # Start from weights learned from images? The stem's are summed over its inputs and divided by `n_in`
+    pretrained:bool=False, # Start from weights learned from images? The stem's are summed over its inputs and divided by `n_in`
+    **kwargs # Options of the network, such as `width` of 'small'
 )->nn.Module:
     "A network by its name"
     if not isinstance(name, str): raise TypeError(f"name: expected the name of a network, got {type(name).__name__}")
@@ -114,11 +115,11 @@ def spec_model(
         if isinstance(v, bool) or not isinstance(v, int) or v<1: raise ValueError(f"{k}: expected a whole number above 0, got {v!r}")
     if name=='small':
         if pretrained: raise ValueError("pretrained: there are no pretrained weights for 'small'")
-        return small_cnn(n_out, n_in)
-    if name in _own: return _xresnet(name, n_out, n_in, pretrained)
+        return small_cnn(n_out, n_in, **kwargs)
+    if name in _own: return _xresnet(name, n_out, n_in, pretrained, kwargs)
     timm = _timm()
     if not (timm and (':' in name or timm.is_model(name))): raise _unknown(name, timm)
-    return _timm_model(timm, name, n_out, n_in, pretrained)
+    return _timm_model(timm, name, n_out, n_in, pretrained, kwargs)
 
 # %% ../nbs/70_learner.ipynb #c25b9467
 def head_splitter(
@@ -221,4 +222,5 @@ def spec_learner(
     else: model = arch if isinstance(arch, nn.Module) else _make_model(arch, n_out, n_in)
     if pretrained: kwargs.setdefault('splitter', head_splitter)
     learn = Learner(dls, model, loss_func=loss_func, metrics=_metrics(loss_func) if metrics is None else metrics, **kwargs)
+    if any(isinstance(t, SignalMixUp) for t in getattr(dls.train.after_batch, 'fs', ())) and not hasattr(learn, 'mix_loss'): cbs.append(MixLossCallback())
     return learn.add_cbs(cbs)
