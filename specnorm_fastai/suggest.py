@@ -20,7 +20,7 @@ from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,_hz,frame_masks
 from .features import AudioToMFCC,AudioToSpec
-from .recorder import StatsRecorder,_raise_bad
+from .recorder import StatsRecorder
 from .specstats import SpecStats,_pyplot
 from .stats import _add,_as_dl,_check_sampling,_kind,_n_groups,_not_done,_sources,_weakest,keep_random_state,stats_pass
 from .transforms import AudioNormalize,SpecNormalize
@@ -135,15 +135,18 @@ def _costs(p, clips, units, on_scale):
     for way,gone in _removes.items():
         c = sum((sound if k in gone else rec)[k] for k in rec)/p['total'].clamp(min=1e-300)
         if way=='sliding': c = torch.where(p['long']>=.5, c, math.inf)
-        if way=='none' and not on_scale: c = torch.full_like(c, math.inf)
+        if way=='none' and not on_scale or units=='coefficient' and way in ('none','global','item'): c = torch.full_like(c, math.inf)
         res[way] = c
     return res
 
+def _limits(costs, p):
+    "What each way may cost to be preferred to those that are less simple, (way, draw)"
+    left = torch.stack([1-sum((p[k] for k in _removes[w]), torch.zeros_like(p['tilt']))/p['total'].clamp(min=1e-300) for w in costs])
+    return torch.stack(list(costs.values())).amin(0)+_margin*left.clamp(min=0)
+
 def _choose(costs, p):
     "The simplest way near the lowest cost, for each draw"
-    c = torch.stack(list(costs.values()))
-    left = torch.stack([1-sum((p[k] for k in _removes[w]), torch.zeros_like(p['tilt']))/p['total'].clamp(min=1e-300) for w in costs])
-    return [list(costs)[i] for i in (c<=c.amin(0)+_margin*left.clamp(min=0)+1e-12).int().argmax(0).tolist()]
+    return [list(costs)[i] for i in (torch.stack(list(costs.values()))<=_limits(costs, p)+1e-12).int().argmax(0).tolist()]
 
 # %% ../nbs/72_suggest.ipynb #c31e2436
 class _Level(Transform):
@@ -204,7 +207,7 @@ def _gather(dl, order, mask, window, progress, leave_out, groups):
             kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
             got.append((*_clip_stats(x, x.frame_mask(mask), max(1, frames//2)), x.real_lengths.cpu()))
             width = max(width, x.shape[-1])
-    if rec.bad_files: _raise_bad(rec.bad_files)
+    if bad:=rec.bad_files: raise ValueError(f"data: NaN or Inf in {len(bad)} clips: {', '.join(list(bad)[:20])}{' ...' if len(bad)>20 else ''}")
     if x is None or not rec.frames['counted']:
         raise ValueError(f"data: no frame counts in {at} clips ({rec.frames['silent']} of digital silence): there is nothing to normalize")
     cols = [torch.cat(c) for c in zip(*got)]
@@ -261,6 +264,8 @@ def _reason(way, m):
     if m['long']>=.5: s.append(f"Inside of clips, {_pct(v['drift']/v['total'])} ({_amount(v['drift'], m)}) drifts over {m['window_seconds'] or m['window_frames']:g} {'s' if m['window_seconds'] else 'frames'}: "
                                f"it is {'removed' if way=='sliding' else 'kept'}.")
     if (lv:=m['wave']) and lv['before'] not in _to_spec: s.append(f"(The levels of the waveforms differed by {lv['spread_db']:.1f} dB (std of their RMS) before {lv['before']}.)")
+    if (least:=min((w for w in m['costs'] if m['costs'][w] is not None), key=lambda w: m['costs'][w]))!=way and m['costs'][least]<m['costs'][way]-.005:
+        s.append(f"{least} would leave less of the recording or take less of the sound (cost {m['costs'][least]:.2f} against {m['costs'][way]:.2f}), but what is left would stand out by less than a tenth, so the simpler way is suggested.")
     if m['silence']>.005: s.append(f"{_pct(m['silence'])} of the frames are digital silence, which does not count.")
     return ' '.join(s)
 
@@ -339,12 +344,14 @@ class NormSuggestion:
         at = np.linspace(0, len(r)-1, min(5, len(r))).round().astype(int)
         if freqs and len(freqs)==len(r): axs[0].set_xticks(at, [_hz(freqs[k]) for k in at])
         axs[0].set(xlabel='frequency (Hz)' if freqs else 'row', ylabel=f'variance ({u}²)', xlim=(0,max(len(r)-1,1)), ylim=(0,None), title='Where the variance is')
-        axs[0].legend(fontsize='x-small')
+        axs[0].set_ylim(0, 1.4*axs[0].get_ylim()[1])
+        axs[0].legend(fontsize='x-small', loc='upper right')
         ways = [w for w in _removes if m['costs'][w] is not None]
         for i,w in enumerate(ways):
             keep,lose = (sum(m[p][k] for k in m[p] if (k in _removes[w])==(p=='sound'))/(m['variance']['total'] or 1) for p in ('recording','sound'))
             axs[1].barh(i, keep, color='C1', label='recording kept' if i==0 else None)
             axs[1].barh(i, lose, left=keep, color='C4', hatch='//', edgecolor='w', label='sound removed' if i==0 else None)
+            if i<len(ways)-1: axs[1].plot([m['limits'][w]]*2, [i-.4,i+.4], 'k:', lw=1.2, label='up to here preferred as simpler' if i==0 else None)
         axs[1].set_yticks(range(len(ways)), ways)
         for t,w in zip(axs[1].get_yticklabels(), ways): t.set_fontweight('bold' if w==self.way else 'normal')
         axs[1].invert_yaxis()
@@ -397,14 +404,16 @@ def suggest_normalization(
     k,units = len(w[0]),seen['units']
     p = {q:v[0] for q,v in _measure_parts(w, a).items()}
     s = stats.reduce('global')
-    on_scale = bool((s.mean.abs()<=.5).all() and (s.std>=.5).all() and (s.std<=2).all()) or not p['total']>0
+    still = bool(p['total']<=1e-12*s.mean.square().max())  # but for rounding
+    if still: p = {q:v if v.isnan() or q=='long' else v*0 for q,v in p.items()}
+    on_scale = bool((s.mean.abs()<=.5).all() and (s.std>=.5).all() and (s.std<=2).all())
     one = {q:v[None] for q,v in p.items()}
     costs = _costs(one, k, units, on_scale)
     way = _choose(costs, one)[0]
     draws = torch.from_numpy(np.random.default_rng(seed).multinomial(k, np.full(k, 1/k), size=100)).double()*a['n']
     again = _measure_parts(draws/draws.sum(-1, keepdim=True), a)
     votes = pd.Series(_choose(_costs(again, k, units, on_scale), again)).value_counts(normalize=True)
-    if not p['total']>0: way = 'none'
+    if still: way = 'none'
 
     (recd,sound) = ({q:_num(v) for q,v in o.items()} for o in _split_parts(one, k, units))
     per_row,lv = (rows_within+rows_between).sqrt(),seen['levels']
@@ -423,13 +432,13 @@ def suggest_normalization(
         mean=_num(s.mean.mean()), std=_num(p['total'].sqrt()),
         variance={q:_num(p[q]) for q in ('total','tilt','gain','colour','time','slow','drift')},
         steady={q:_num(p[f'steady_{q}']) for q in ('gain','colour')}, recording=recd, sound=sound,
-        labels=went_with(cats, by_label), groups=of_group, costs={q:_num(v) for q,v in costs.items()}, votes={q:float(v) for q,v in votes.items()},
+        labels=went_with(cats, by_label), groups=of_group, costs={q:_num(v) for q,v in costs.items()}, limits=dict(zip(costs, _limits(costs, one).flatten().tolist())), votes={q:float(v) for q,v in votes.items()},
         wave=None if len(lv)==0 else dict(before=seen['before'], mean_db=float(lv.mean()), spread_db=float(lv.std())),
         silence=rec.frames['silent']/max(real, 1), padding=1-real/max(len(clips['n'])*seen['width'], 1),
         seconds=dict(zip(('shortest','median','longest'), map(lambda v: None if v is None else float(v), sec))),
         window_seconds=float(window) if seen['hop'] else None, window_frames=seen['frames'], long=_num(p['long']),
         tails=_num((q[3]-q[0])/(q[2]-q[1]).clamp(min=1e-12)/4.582) if q[2]>q[1] else 1.,
-        weak_rows=int(((per_row<.25*per_row.median()) | (base<base.amax()-60 if units=='dB' else torch.zeros_like(base, dtype=torch.bool))).any(0).sum()) if p['total']>0 else 0,
+        weak_rows=int(((per_row<.25*per_row.median()) | (base<base.amax()-60 if units=='dB' else torch.zeros_like(base, dtype=torch.bool))).any(0).sum()) if not still else 0,
         per_row=dict(freqs=None if stats.freqs is None else list(stats.freqs), mean=base.tolist(), between=rows_between.tolist(), within=rows_within.tolist()))
     res = NormSuggestion(m, way, _reason(way, m), _others(m, way, {q:float(v) for q,v in costs.items()}), _not_known(m), stats,
                          tuple(v.numpy() for v in (base,rows_between,rows_within)))
