@@ -20,7 +20,7 @@ from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,_hz,frame_masks
 from .features import AudioToMFCC,AudioToSpec
-from .recorder import StatsRecorder,_raise_bad
+from .recorder import StatsRecorder
 from .specstats import SpecStats,_pyplot
 from .stats import _add,_as_dl,_check_sampling,_kind,_n_groups,_not_done,_sources,_weakest,keep_random_state,stats_pass
 from .transforms import AudioNormalize,SpecNormalize
@@ -28,7 +28,7 @@ from .ways_tfms import PCEN,ItemNormalize,RobustNormalize,SlidingNormalize,_OfWa
 
 # %% ../nbs/72_suggest.ipynb #cc220860
 def _moments(w, base, d):
-    "Row means (draw, channel, freq), and tilt, gain and all of the variance between clips (draw,), of clip means `base + d` (clip, channel, freq) with weights (draw, clip)"
+    "Of clip means `base + d` (clip, channel, freq) with weights (draw, clip): row means without base; tilt, gain and all variance between clips (draw,)"
     mid,lev = torch.einsum('ri,icf->rcf', w, d),d.mean(-1)
     tilt = (base+mid).var(-1, correction=0).mean(-1)
     gain = (w@lev.square()-torch.einsum('ri,ic->rc', w, lev).square()).mean(-1)
@@ -42,7 +42,7 @@ def variance_parts(
     "Variance of all values, in four parts: of rows, of clips, of rows in clips, and over time"
     n,mean,var = (torch.as_tensor(v, dtype=torch.float64) for v in (n,mean,var))
     if mean.ndim!=3 or mean.shape!=var.shape or n.shape!=mean.shape[:1]:
-        raise ValueError(f"n, mean, var: expected shapes (clip,), (clip, channel, freq) and the same, got {tuple(n.shape)}, {tuple(mean.shape)} and {tuple(var.shape)}")
+        raise ValueError(f"n, mean, var: expected shapes (clip,), (clip, channel, freq) and the same, got {', '.join(str(tuple(v.shape)) for v in (n,mean,var))}")
     if not n.sum()>0 or (n<0).any(): raise ValueError(f"n: expected frames that count, 0 or more in a clip and some in all, got a sum of {n.sum():g}")
     w = (n/n.sum())[None]
     base = torch.einsum('ri,icf->rcf', w, mean)[0]
@@ -53,7 +53,7 @@ def variance_parts(
 
 # %% ../nbs/72_suggest.ipynb #c58d0a80
 def _clip_stats(x, mask, stretch):
-    "Of a batch: count (batch,); mean, variance, means of both halves (batch, channel, freq); variance of the means of stretches and drift (batch,), float64"
+    "Of a batch: count; mean, variance, means of both halves (batch, channel, freq); variance of the means of stretches, and drift, (batch,)"
     y = x.detach().as_subclass(Tensor)
     y = (y.cpu() if y.device.type=='mps' else y).double()
     ok = y.sum((1,2)).isfinite()
@@ -92,7 +92,9 @@ def _shares(w, d, codes, gain, colour):
         inner_gain += (wi@lev[i].square()-level.square()/per[:,None]).mean(-1)
         lost += wi.square().sum(-1)/per
     free,free_all = 1-lost,1-w.square().sum(-1)
-    share = lambda part,within: _nan((1-(within/free.clamp(min=1e-12))/(part/free_all.clamp(min=1e-12)).clamp(min=1e-300)).clamp(0,1), (free>1e-9) & (part>1e-12))
+    def share(part, within):
+        ratio = (within/free.clamp(min=1e-12))/(part/free_all.clamp(min=1e-12)).clamp(min=1e-300)
+        return _nan((1-ratio).clamp(0, 1), (free>1e-9) & (part>1e-12))
     return share(gain, inner_gain),share(colour, (inner-inner_gain).clamp(min=0))
 
 def _measure_parts(w, a):
@@ -107,7 +109,8 @@ def _measure_parts(w, a):
     both = v@(h*k).mean((1,2))-(over(h)*over(k)).mean((1,2))
     steady = (v@(h.mean(-1)*k.mean(-1))-level(h)*level(k)).mean(-1)
     steady_gain = torch.minimum(steady.clamp(min=0), gain)
-    return dict(tilt=tilt, gain=gain, colour=colour, time=time, total=tilt+gain+colour+time, slow=torch.minimum(slow, time), drift=torch.minimum(drift, slow),
+    return dict(tilt=tilt, gain=gain, colour=colour, time=time, total=tilt+gain+colour+time,
+                slow=torch.minimum(slow, time), drift=torch.minimum(drift, slow),
                 steady_gain=steady_gain, steady_colour=torch.minimum((both-steady).clamp(min=0), colour), long=w@a['long'],
                 **dict(zip(('label_gain','label_colour'), _shares(w, a['d'], a['labels'], gain, colour))))
 
@@ -135,15 +138,18 @@ def _costs(p, clips, units, on_scale):
     for way,gone in _removes.items():
         c = sum((sound if k in gone else rec)[k] for k in rec)/p['total'].clamp(min=1e-300)
         if way=='sliding': c = torch.where(p['long']>=.5, c, math.inf)
-        if way=='none' and not on_scale: c = torch.full_like(c, math.inf)
+        if way=='none' and not on_scale or units=='coefficient' and way in ('none','global','item'): c = torch.full_like(c, math.inf)
         res[way] = c
     return res
 
+def _limits(costs, p):
+    "What each way may cost to be preferred to those that are less simple, (way, draw)"
+    left = torch.stack([1-sum((p[k] for k in _removes[w]), torch.zeros_like(p['tilt']))/p['total'].clamp(min=1e-300) for w in costs])
+    return torch.stack(list(costs.values())).amin(0)+_margin*left.clamp(min=0)
+
 def _choose(costs, p):
     "The simplest way near the lowest cost, for each draw"
-    c = torch.stack(list(costs.values()))
-    left = torch.stack([1-sum((p[k] for k in _removes[w]), torch.zeros_like(p['tilt']))/p['total'].clamp(min=1e-300) for w in costs])
-    return [list(costs)[i] for i in (c<=c.amin(0)+_margin*left.clamp(min=0)+1e-12).int().argmax(0).tolist()]
+    return [list(costs)[i] for i in (torch.stack(list(costs.values()))<=_limits(costs, p)+1e-12).int().argmax(0).tolist()]
 
 # %% ../nbs/72_suggest.ipynb #c31e2436
 class _Level(Transform):
@@ -156,13 +162,24 @@ class _Level(Transform):
         self.seen += (10*(y.square().sum((-2,-1)).cpu().double()/n.cpu()).log10()).reshape(-1).tolist()
         return x
 
+def _pipes(dl):
+    "Pipelines that run item by item, where a worker may do it, and those of batches"
+    ds = dl.dataset
+    early = *(getattr(tl, 'tfms', None) for tl in getattr(ds, 'tls', ())),getattr(ds, 'tfms', None),dl.after_item
+    return [p for p in early if isinstance(p, Pipeline)],[p for p in (dl.after_batch,) if isinstance(p, Pipeline)]
+
+def _to_listen_at(dl):
+    "Kinds of transforms before which waveforms are measured: the first that changes their level, else what makes spectrograms, unless a worker does that"
+    early,late = ([t for p in ps for t in p.fs] for ps in _pipes(dl))
+    for kinds,ts in (((AudioNormalize,_OfWave),early+late), ((AudioToSpec,AudioToMFCC),late if dl.fake_l.num_workers else early+late)):
+        if any(isinstance(t, kinds) for t in ts): return kinds
+    return ()
+
 @contextmanager
 def _listening(dl, at):
     "A `_Level` before the first transform of the types `at` in the pipelines of a loader, and that transform; both None where there is none"
-    ds = dl.dataset
-    early = [p for p in (*(getattr(tl, 'tfms', None) for tl in getattr(ds, 'tls', ())), getattr(ds, 'tfms', None), dl.after_item) if isinstance(p, Pipeline)]
-    pipes = early+[p for p in (dl.after_batch,) if isinstance(p, Pipeline)]
-    pipe,i = next(((p,i) for p in pipes for i,t in enumerate(p.fs) if isinstance(t, at)), (None,None))
+    early,late = _pipes(dl)
+    pipe,i = next(((p,i) for p in early+late for i,t in enumerate(p.fs) if isinstance(t, at)), (None,None))
     if pipe is None: yield None,None; return
     fs,probe = pipe.fs,_Level()
     in_worker = any(pipe is p for p in early)
@@ -187,36 +204,33 @@ def _codes(ds, of, what):
 
 def _check_kind(x):
     if x.units in ('power','magnitude'):
-        raise ValueError(f"suggest_normalization: expected spectrograms in dB or log, got {x.units}: a few loud values would make all of the variance. Make decibels first "
-                         "(AudioToSpec with to_db=True); power stays as it is only for PCEN, which takes the place of both")
+        raise ValueError(f"suggest_normalization: expected spectrograms in dB or log, got {x.units}: a few loud values would make all of the variance. "
+                         "Make decibels first (AudioToSpec with to_db=True); power stays as it is only for PCEN, which takes the place of both")
+
+def _hop(s):
+    "Seconds from frame to frame, or None where that is not known"
+    hop = s.get('hop_length') or (s.get('win_length') or s.get('n_fft') or 0)//2
+    return hop/s['sr'] if hop and s.get('sr') else None
 
 def _gather(dl, order, mask, window, progress, leave_out, groups):
     "One pass: what each clip gives, a `StatsRecorder` with the statistics, and what was seen on the way"
     rec,got,kept,at = StatsRecorder(**_kind, groups=_n_groups, quantiles=True),[],mask,0
     width,x = 0,None
-    wave = next((t for t in ((AudioNormalize,_OfWave),(AudioToSpec,AudioToMFCC)) if _has(dl, t)), None)
-    with keep_random_state(), _listening(dl, wave or ()) as (probe,by):
+    with keep_random_state(), _listening(dl, _to_listen_at(dl)) as (probe,by):
         for x in stats_pass(dl, progress, order, leave_out):
             _check_kind(x)
-            s = x.settings
-            hop = s['hop_length']/s['sr'] if s.get('sr') and s.get('hop_length') else (s.get('win_length') or s['n_fft'])/2/s['sr'] if s.get('sr') and s.get('n_fft') else None
+            hop = _hop(x.settings)
             frames = max(2, round(window/hop) if hop else 300)
             kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
             got.append((*_clip_stats(x, x.frame_mask(mask), max(1, frames//2)), x.real_lengths.cpu()))
             width = max(width, x.shape[-1])
-    if rec.bad_files: _raise_bad(rec.bad_files)
+    if bad:=rec.bad_files: raise ValueError(f"data: NaN or Inf in {len(bad)} clips: {', '.join(list(bad)[:20])}{' ...' if len(bad)>20 else ''}")
     if x is None or not rec.frames['counted']:
         raise ValueError(f"data: no frame counts in {at} clips ({rec.frames['silent']} of digital silence): there is nothing to normalize")
     cols = [torch.cat(c) for c in zip(*got)]
     return dict(zip(('n','mean','var','half1','half2','slow','drift','length'), cols)),rec,kept,dict(
-        hop=hop, frames=frames, width=width, units=x.units, levels=None if probe is None else np.array(probe.seen), before=None if by is None else type(by).__name__)
-
-def _has(dl, kinds):
-    "Is there such a transform, where its notes can be read?"
-    ds = dl.dataset
-    late = [t for p in (dl.after_batch,) if isinstance(p, Pipeline) for t in p.fs]
-    early = [t for p in (*(getattr(tl, 'tfms', None) for tl in getattr(ds, 'tls', ())), dl.after_item) if isinstance(p, Pipeline) for t in p.fs]
-    return any(isinstance(t, kinds) for t in late) or any(isinstance(t, kinds) for t in early) and (AudioNormalize in kinds or dl.fake_l.num_workers==0)
+        hop=hop, frames=frames, width=width, units=x.units, levels=None if probe is None else np.array(probe.seen),
+        before=None if by is None else type(by).__name__)
 
 # %% ../nbs/72_suggest.ipynb #cecdd3c7
 _to_spec = 'AudioToSpec','AudioToMFCC'
@@ -247,10 +261,13 @@ def _on_part(k, m, removed):
     what = f"The level of clips differs by {_amount(v, m)} (std)" if k=='gain' else f"Rows of clips differ by {_amount(v, m)} (std) beyond that"
     goes = m['labels'][k] if m['labels'] else None
     group = m['groups'][k] if m['groups'] else None
-    parts = [f"{_pct(m['steady'][k]/v)} of it (variance) stays the same through a clip"] + ([f"{_pct(goes)} goes with the class"] if goes is not None else []) + \
-        ([f"{_pct(group)} with the {m['groups']['name']}"] if group is not None else [])
+    parts = [f"{_pct(m['steady'][k]/v)} of it (variance) stays the same through a clip"]
+    if goes is not None: parts.append(f"{_pct(goes)} goes with the class")
+    if group is not None: parts.append(f"{_pct(group)} with the {m['groups']['name']}")
     told = f"so that about {_pct(rec/v)} of it is the recording" if m['clips']>=_least_clips else 'too few clips to tell what of it is the recording'
     return f"{what}; {', '.join(parts)}, {told}: it is {'removed' if removed else 'kept'}."
+
+def _window(m): return f"{m['window_seconds']:g} s" if m['window_seconds'] else f"{m['window_frames']} frames"
 
 def _reason(way, m):
     v,gone = m['variance'],_removes[way]
@@ -258,51 +275,64 @@ def _reason(way, m):
     tilt = f"{_pct(v['tilt']/v['total'])} of the variance ({_amount(v['tilt'], m)}) is an offset of each row that all clips share: " + \
         ("it is removed, and nothing is lost by that." if 'tilt' in gone else "it is kept.")
     s = [f"{_does[way][0].upper()}{_does[way][1:]}.", tilt, _on_part('gain', m, 'gain' in gone), _on_part('colour', m, 'colour' in gone)]
-    if m['long']>=.5: s.append(f"Inside of clips, {_pct(v['drift']/v['total'])} ({_amount(v['drift'], m)}) drifts over {m['window_seconds'] or m['window_frames']:g} {'s' if m['window_seconds'] else 'frames'}: "
-                               f"it is {'removed' if way=='sliding' else 'kept'}.")
-    if (lv:=m['wave']) and lv['before'] not in _to_spec: s.append(f"(The levels of the waveforms differed by {lv['spread_db']:.1f} dB (std of their RMS) before {lv['before']}.)")
+    if m['long']>=.5: s.append(f"Inside of clips, {_pct(v['drift']/v['total'])} ({_amount(v['drift'], m)}) drifts over {_window(m)}: it is {'removed' if way=='sliding' else 'kept'}.")
+    if (lv:=m['wave']) and lv['before'] not in _to_spec:
+        s.append(f"(The levels of the waveforms differed by {lv['spread_db']:.1f} dB (std of their RMS) before {lv['before']}.)")
+    if (least:=min((w for w in m['costs'] if m['costs'][w] is not None), key=lambda w: m['costs'][w]))!=way and m['costs'][least]<m['costs'][way]-.005:
+        s.append(f"{least} would leave less of the recording or take less of the sound (cost {m['costs'][least]:.2f} against {m['costs'][way]:.2f}), "
+                 "but what is left would stand out by less than a tenth, so the simpler way is suggested.")
     if m['silence']>.005: s.append(f"{_pct(m['silence'])} of the frames are digital silence, which does not count.")
     return ' '.join(s)
 
 def _others(m, way, costs):
     "The other ways, the lowest cost first, and those that need more than a normalization"
     res = [dict(way=w, cost=c, reason=_words(w, m)) for w,c in sorted(costs.items(), key=lambda p: p[1]) if w!=way and math.isfinite(c)]
-    v,more = m['variance'],[]
-    if m['tails']>=_far: more.append(dict(way='robust', cost=None, reason=f"as frequency, by quantiles: the outermost values lie {m['tails']:.1f} times as far out as of a normal distribution"))
-    more.append(dict(way='pcen', cost=None, reason=f"for onsets over steady noise ({_pct(v['time']/v['total'] if v['total'] else 0)} of the variance is over time); it takes power spectrograms, to_db=False, so it cannot be compared here"))
+    v,w,more = m['variance'],m['wave'],[]
+    def add(way, *reason): more.append(dict(way=way, cost=None, reason=''.join(reason)))
+    before = "on the waveforms, before the spectrogram, with any way: "
+    if m['tails']>=_far: add('robust', f"as frequency, by quantiles: the outermost values lie {m['tails']:.1f} times as far out as of a normal distribution")
+    add('pcen', f"for onsets over steady noise ({_pct(v['time']/(v['total'] or 1))} of the variance is over time); ",
+        "it takes power spectrograms, to_db=False, so it cannot be compared here")
     if m['long']<.5:
-        win = f"{m['window_seconds']:g} s" if m['window_seconds'] else f"{m['window_frames']} frames"
-        more.append(dict(way='sliding', cost=None, reason=f"not compared: {_pct(m['long'])} of the frames are in clips of two windows of {win} or more, and in shorter ones a window sees most of the clip, as item_frequency does"))
-    w = m['wave']
-    if m['recording']['slow']>.01*v['total']:
-        more.append(dict(way='LevelNormalize', cost=None, reason="on the waveforms, before the spectrogram, with any way: evens out a level that drifts, and keeps colour"))
+        add('sliding', f"not compared: {_pct(m['long'])} of the frames are in clips of two windows of {_window(m)} or more, ",
+            "and in shorter ones a window sees most of the clip, as item_frequency does")
+    if m['recording']['slow']>.01*v['total']: add('LevelNormalize', before, "evens out a level that drifts, and keeps colour")
     if w and w['before'] in _to_spec and w['spread_db']>=1:
-        more.append(dict(way='AudioNormalize', cost=None, reason=f"or RMSNormalize, on the waveforms, before the spectrogram, with any way: their levels differ by {w['spread_db']:.1f} dB (std of their RMS), and nothing evens them out yet"))
+        add('AudioNormalize', 'or RMSNormalize, ', before, f"their levels differ by {w['spread_db']:.1f} dB (std of their RMS), and nothing evens them out yet")
     return res+more
 
 def _not_known(m):
     "What these numbers cannot say"
-    s = ["What a network makes of it: this is a prior from the statistics of the train clips. `compare` trains each way and decides.",
-         f"What in the {_pct(m['variance']['time']/m['variance']['total']) if m['variance']['total'] else '0 %'} over time tells the classes apart: it is counted as sound."]
-    if not m['labels']: s.append("Whether level and colour tell the classes apart: no labels are known (labels=...), so what is steady is taken for the recording.")
-    elif m['labels']['gain'] is None: s.append("Whether level and colour tell the classes apart: there are too few clips of each class.")
-    if m['clips']<_least_clips: s.append(f"Whether the clips are alike: {m['clips']} clips with sound are too few, at least {_least_clips} are needed.")
-    if m['groups'] and m['groups']['nested']: s.append(f"Whether it is the class or the {m['groups']['name']}: each {m['groups']['name']} has but one class.")
-    if (b:=m['votes'].get(m['way'], 0))<.9 and m['clips']>=_least_clips: s.append(f"Whether other clips of this kind would say the same: of resampled train splits {_pct(b)} do.")
-    if m['units'] not in _heard and m['units']!='coefficient': s.append(f"What the values are: their units are {m['units'] or 'not known'}; they are taken for a logarithm of power.")
-    if m['weak_rows']: s.append(f"Whether anything is in {m['weak_rows']} of {m['rows']} rows, which lie 60 dB below the loudest row or vary less than a quarter as much as the median row: ways that divide by the std "
-                                "of a row magnify them. Rows beyond the band of the recordings can be left out (f_min, f_max, a lower sample rate).")
-    return s
+    v,g,vote = m['variance'],m['groups'],m['votes'].get(m['way'], 0)
+    said = [
+        (True, "What a network makes of it: this is a prior from the statistics of the train clips. `compare` trains each way and decides."),
+        (True, f"What in the {_pct(v['time']/(v['total'] or 1))} over time tells the classes apart: it is counted as sound."),
+        (not m['labels'], "Whether level and colour tell the classes apart: no labels are known (labels=...), so what is steady is taken for the recording."),
+        (m['labels'] and m['labels']['gain'] is None, "Whether level and colour tell the classes apart: there are too few clips of each class."),
+        (m['clips']<_least_clips, f"Whether the clips are alike: {m['clips']} clips with sound are too few, at least {_least_clips} are needed."),
+        (g and g['nested'], f"Whether it is the class or the {g['name']}: each {g['name']} has but one class." if g else ''),
+        (vote<.9 and m['clips']>=_least_clips, f"Whether other clips of this kind would say the same: of resampled train splits {_pct(vote)} do."),
+        (m['units'] not in _heard and m['units']!='coefficient', f"What the values are: their units are {m['units'] or 'not known'}; they are taken for a logarithm of power."),
+        (m['weak_rows'], f"Whether anything is in {m['weak_rows']} of {m['rows']} rows, which lie 60 dB below the loudest row or vary less than a quarter as much as the "
+            "median row: ways that divide by the std of a row magnify them. Rows beyond the band of the recordings can be left out (f_min, f_max, a lower sample rate)."),
+    ]
+    return [s for on,s in said if on]
 
 # %% ../nbs/72_suggest.ipynb #cd752a06
 class NormSuggestion:
     "A way to normalize, the measurements that speak for it, and the alternatives"
-    def __init__(self, measured, way, reason, alternatives, unknown, stats, rows):
-        self.measured,self.way,self.reason,self.alternatives,self.unknown,self.stats,self._rows = measured,way,reason,alternatives,unknown,stats,rows
+    def __init__(self,
+        measured:dict, # All numbers, see below
+        way:str, # Name of the way
+        reason:str, # Why, in words
+        alternatives:list, # Dicts of way, cost (None where it was not compared) and reason, the lowest cost first
+        unknown:list, # What the numbers cannot say, in words
+        stats:SpecStats # Of the train split, for the transforms
+    ): self.measured,self.way,self.reason,self.alternatives,self.unknown,self.stats = measured,way,reason,alternatives,unknown,stats
     def transforms(self,
         way:str=None # One of the alternatives; None: the way that is suggested
     )->list: # For the end of `batch_tfms`
-        "The batch transforms of a way; fixed statistics are those that were measured, so make another suggestion for another fold"
+        "The batch transforms of a way, with the statistics of this train split: ask anew for another fold"
         way,mask = way or self.way,self.measured['mask']
         if way=='none': return []
         if way in ('global','frequency'): return [SpecNormalize.from_stats(self.stats, axes=way)]
@@ -313,7 +343,9 @@ class NormSuggestion:
         if way=='robust': return [RobustNormalize.from_stats(self.stats)]
         if way=='pcen': return [PCEN(mask=mask)]
         raise ValueError(f"way: expected one of {[*_removes,'robust','pcen']}, got {way!r}")
-    def to_dict(self): "Everything as numbers, lists and strings, for JSON"; return dict(way=self.way, reason=self.reason, alternatives=self.alternatives, unknown=self.unknown, measured=self.measured)
+    def to_dict(self):
+        "Everything but `stats` as numbers, lists and strings, for JSON"
+        return {k:getattr(self, k) for k in ('way','reason','alternatives','unknown','measured')}
     def __repr__(self):
         m,v = self.measured,self.measured['variance']
         t = v['total'] or 1
@@ -330,7 +362,8 @@ class NormSuggestion:
             new = dict(figsize=(9,3), constrained_layout=True)
             if plt:=_pyplot(): axs = plt.subplots(1, 2, **new)[1]
             else: from matplotlib.figure import Figure; axs = Figure(**new).subplots(1, 2)
-        (mean,between,within),freqs,m = self._rows,self.stats.freqs,self.measured
+        m,freqs = self.measured,self.stats.freqs
+        mean,between,within = (np.array(m['per_row'][k]) for k in ('mean','between','within'))
         u,r = m['units'] or 'units',np.arange(mean.shape[-1])
         for v,lab,c in ((within,'over time','.8'),(between,'and between clips','C0')):
             top = (within if v is within else within+between).mean(0)
@@ -338,25 +371,70 @@ class NormSuggestion:
         axs[0].plot(r, np.square(mean-mean.mean(-1, keepdims=True)).mean(0), 'k--', lw=1, label='tilt: the row mean from the mean, squared')
         at = np.linspace(0, len(r)-1, min(5, len(r))).round().astype(int)
         if freqs and len(freqs)==len(r): axs[0].set_xticks(at, [_hz(freqs[k]) for k in at])
-        axs[0].set(xlabel='frequency (Hz)' if freqs else 'row', ylabel=f'variance ({u}²)', xlim=(0,max(len(r)-1,1)), ylim=(0,None), title='Where the variance is')
-        axs[0].legend(fontsize='x-small')
+        axs[0].set(xlabel='frequency (Hz)' if freqs else 'row', ylabel=f'variance ({u}²)', title='Where the variance is', xlim=(0,max(len(r)-1,1)), ylim=(0,None))
+        axs[0].set_ylim(0, 1.4*axs[0].get_ylim()[1])
+        axs[0].legend(fontsize='x-small', loc='upper right')
         ways = [w for w in _removes if m['costs'][w] is not None]
         for i,w in enumerate(ways):
             keep,lose = (sum(m[p][k] for k in m[p] if (k in _removes[w])==(p=='sound'))/(m['variance']['total'] or 1) for p in ('recording','sound'))
             axs[1].barh(i, keep, color='C1', label='recording kept' if i==0 else None)
             axs[1].barh(i, lose, left=keep, color='C4', hatch='//', edgecolor='w', label='sound removed' if i==0 else None)
+            if i<len(ways)-1: axs[1].plot([m['limits'][w]]*2, [i-.4,i+.4], 'k:', lw=1.2, label='limit for a simpler way' if i==0 else None)
         axs[1].set_yticks(range(len(ways)), ways)
         for t,w in zip(axs[1].get_yticklabels(), ways): t.set_fontweight('bold' if w==self.way else 'normal')
-        axs[1].invert_yaxis()
+        axs[1].set_ylim(len(ways)+.6, -.6)
         axs[1].set(xlabel='cost (share of the variance)', title=f'Suggested: {self.way}')
-        axs[1].legend(fontsize='x-small')
+        axs[1].legend(fontsize='x-small', loc='lower center', ncol=3)
         return axs
 
+# %% ../nbs/72_suggest.ipynb #c363adf0
 def _num(v): v = float(v); return v if math.isfinite(v) else None
 
+def _arrays(clips, labels, frames):
+    "What `_measure_parts` takes, of the clips with frames that count; their weights; variance of each row between and inside of clips"
+    a = {k:v[clips['n']>0].double() for k,v in clips.items()}
+    w = (a['n']/a['n'].sum())[None]
+    base = torch.einsum('ri,icf->rcf', w, a['mean'])[0]
+    within = torch.einsum('ri,icf->rcf', w, a['var'])[0]
+    a.update(base=base, d=a['mean']-base, var=a['var'].mean((1,2)), half1=a['half1']-base, half2=a['half2']-base, labels=labels,
+             halved=(a['n']>1).double(), long=(a['length']>=2*frames).double())
+    return a,w,torch.einsum('ri,icf->rcf', w, a['d'].square())[0],within
+
+def _votes(a, groups, seed, cost, draws=100):
+    "How often each way is chosen where clips, or whole groups of them, are drawn anew"
+    k = len(a['n'])
+    g = np.arange(k) if groups is None else pd.factorize(groups.numpy())[0]
+    n = np.random.default_rng(seed).multinomial(g.max()+1, np.full(g.max()+1, 1/(g.max()+1)), size=draws)[:,g]
+    w = torch.from_numpy(n).double()*a['n']
+    p = _measure_parts(w/w.sum(-1, keepdim=True), a)
+    return pd.Series(_choose(cost(p), p)).value_counts(normalize=True).to_dict()
+
+def _went_with(codes, name, w, a, p, labels=None):
+    "How much of gain and colour goes with groups of clips"
+    if codes is None: return None
+    gain,colour = _shares(w, a['d'], codes, p['gain'], p['colour'])
+    res = dict(name=name, n=len(codes.unique()), gain=_num(gain), colour=_num(colour))
+    if labels is None: return res
+    return dict(res, nested=bool(res['n']>1 and pd.Series(labels.numpy()).groupby(codes.numpy()).nunique().max()==1))
+
+def _weak(total, mean, units):
+    "Rows that hardly vary, or lie 60 dB below the loudest"
+    weak = total<.25*total.median()
+    return int((weak | (mean<mean.amax()-60) if units=='dB' else weak).any(0).sum())
+
+def _around(clips, frames, seen, window):
+    "What is measured beside the parts: levels of waveforms, silence, padding, lengths"
+    real,lv = int(clips['length'].sum()),seen['levels']
+    lv = lv[np.isfinite(lv)] if lv is not None else []
+    sec = [float(v*seen['hop']) if seen['hop'] else None for v in np.quantile(clips['length'].numpy(), [0,.5,1])]
+    return dict(wave=None if len(lv)==0 else dict(before=seen['before'], mean_db=float(lv.mean()), spread_db=float(lv.std())),
+        silence=frames['silent']/max(real, 1), padding=1-real/max(len(clips['n'])*seen['width'], 1), seconds=dict(zip(('shortest','median','longest'), sec)),
+        window_seconds=float(window) if seen['hop'] else None, window_frames=seen['frames'], silent_clips=int((clips['n']==0).sum()))
+
+# %% ../nbs/72_suggest.ipynb #c153ecda
 def suggest_normalization(
     data, # DataLoaders or a train DataLoader; or a list of audio files, with `tfms`
-    groups=None, # Speaker, device or recording of each item: a column, one value for each item, a function of an item, or False. None: 'src_file' where the table has it
+    groups=None, # Speaker, device or recording of each item: a column, one value for each item, a function of an item, or False. None: 'src_file' where there is one
     labels=None, # Class of each item, in the same ways. None: the targets, where they are single categories
     window:float=3., # Of sliding normalization, in seconds
     mask:str='silence', # Frames left out: 'silence' (and padding), 'padding' or None
@@ -369,68 +447,37 @@ def suggest_normalization(
 )->NormSuggestion:
     "Suggest a way to normalize spectrograms in dB, by one pass over the train split before any `Normalize`"
     _check_sampling(frac, None, mask, 'raise', seed)
-    if isinstance(window, bool) or not isinstance(window, (int,float)) or not 0<window<math.inf: raise ValueError(f"window: expected seconds, above 0, got {window!r}")
+    number = isinstance(window, (int,float)) and not isinstance(window, bool)
+    if not number or not 0<window<math.inf: raise ValueError(f"window: expected seconds, above 0, got {window!r}")
     dl = _as_dl(data, tfms, workers)
     n = len(dl.dataset)
     if not n: raise ValueError("data: there are no train items to measure")
-    with keep_random_state():
-        cats,by_label = (_own_labels(dl.dataset),'target') if labels is None else _codes(dl.dataset, labels, 'labels')
+    with keep_random_state(): cats,by_label = (_own_labels(dl.dataset),'target') if labels is None else _codes(dl.dataset, labels, 'labels')
     grps,by_group = _codes(dl.dataset, groups, 'groups')
-    order = np.sort(np.random.default_rng(seed).permutation(n)[:max(1, int(np.ceil(n*frac-1e-9)))]) if frac is not None else np.arange(n)
+    order = np.arange(n) if frac is None else np.sort(np.random.default_rng(seed).permutation(n)[:max(1, int(np.ceil(n*frac-1e-9)))])
     clips,rec,kept,seen = _gather(dl, order.tolist(), mask, window, progress, leave_out, (np.arange(len(order)) if grps is None else grps.numpy()[order])%_n_groups)
     if rec.nobservations!=len(order):
-        if labels is not None or groups not in (None,False): raise ValueError(f"data: {len(order)-rec.nobservations} of {len(order)} items were skipped on loading, so that labels and groups cannot be told apart; leave them out of the data")
+        if labels is not None or groups not in (None,False):
+            raise ValueError(f"data: {len(order)-rec.nobservations} of {len(order)} items were skipped on loading, so that labels and groups cannot be told apart; leave them out")
         cats = grps = None
     if kept!=mask: warnings.warn(_not_done[kept])
     stats = SpecStats.from_recorder(rec, mask=kept, split='train', clips_in_split=n, clustered_by=by_group or 'clip')
+    cats,grps = (None if c is None else c[order][clips['n']>0] for c in (cats,grps))
 
-    there = clips['n']>0
-    a = {k:v[there].double() for k,v in clips.items()}
-    cats,grps = (None if c is None else c[order][there] for c in (cats,grps))
-    w = (a['n']/a['n'].sum())[None]
-    base = torch.einsum('ri,icf->rcf', w, a['mean'])[0]
-    a.update(base=base, d=a['mean']-base, halved=(a['n']>1).double(), half1=a['half1']-base, half2=a['half2']-base, labels=cats,
-             long=(a['length']>=2*seen['frames']).double())
-    rows_within = torch.einsum('ri,icf->rcf', w, a['var'])[0]
-    rows_between = torch.einsum('ri,icf->rcf', w, a['d'].square())[0]
-    a['var'] = a['var'].mean((1,2))
-    k,units = len(w[0]),seen['units']
-    p = {q:v[0] for q,v in _measure_parts(w, a).items()}
-    s = stats.reduce('global')
-    on_scale = bool((s.mean.abs()<=.5).all() and (s.std>=.5).all() and (s.std<=2).all()) or not p['total']>0
-    one = {q:v[None] for q,v in p.items()}
-    costs = _costs(one, k, units, on_scale)
-    way = _choose(costs, one)[0]
-    draws = torch.from_numpy(np.random.default_rng(seed).multinomial(k, np.full(k, 1/k), size=100)).double()*a['n']
-    again = _measure_parts(draws/draws.sum(-1, keepdim=True), a)
-    votes = pd.Series(_choose(_costs(again, k, units, on_scale), again)).value_counts(normalize=True)
-    if not p['total']>0: way = 'none'
-
-    (recd,sound) = ({q:_num(v) for q,v in o.items()} for o in _split_parts(one, k, units))
-    per_row,lv = (rows_within+rows_between).sqrt(),seen['levels']
-    lv = lv[np.isfinite(lv)] if lv is not None else []
-    q = s.quantile([.001,.25,.75,.999]).double().flatten(1).mean(1)
-    sec = [v*seen['hop'] if seen['hop'] else None for v in np.quantile(clips['length'].numpy(), [0,.5,1])]
-    def went_with(codes, name):
-        if codes is None: return None
-        g,c = _shares(w, a['d'], codes, p['gain'][None], p['colour'][None])
-        return dict(name=name, n=len(codes.unique()), gain=_num(g), colour=_num(c))
-    of_group = went_with(grps, by_group)
-    if of_group: of_group['nested'] = cats is not None and len(grps.unique())>1 and pd.Series(cats.numpy()).groupby(grps.numpy()).nunique().max()==1
-    if of_group: of_group['nested'] = bool(of_group['nested'])
-    real = int(clips['length'].sum())
-    m = dict(way=way, clips=k, silent_clips=int((~there).sum()), channels=base.shape[0], rows=base.shape[1], units=units, mask=kept,
-        mean=_num(s.mean.mean()), std=_num(p['total'].sqrt()),
-        variance={q:_num(p[q]) for q in ('total','tilt','gain','colour','time','slow','drift')},
-        steady={q:_num(p[f'steady_{q}']) for q in ('gain','colour')}, recording=recd, sound=sound,
-        labels=went_with(cats, by_label), groups=of_group, costs={q:_num(v) for q,v in costs.items()}, votes={q:float(v) for q,v in votes.items()},
-        wave=None if len(lv)==0 else dict(before=seen['before'], mean_db=float(lv.mean()), spread_db=float(lv.std())),
-        silence=rec.frames['silent']/max(real, 1), padding=1-real/max(len(clips['n'])*seen['width'], 1),
-        seconds=dict(zip(('shortest','median','longest'), map(lambda v: None if v is None else float(v), sec))),
-        window_seconds=float(window) if seen['hop'] else None, window_frames=seen['frames'], long=_num(p['long']),
-        tails=_num((q[3]-q[0])/(q[2]-q[1]).clamp(min=1e-12)/4.582) if q[2]>q[1] else 1.,
-        weak_rows=int(((per_row<.25*per_row.median()) | (base<base.amax()-60 if units=='dB' else torch.zeros_like(base, dtype=torch.bool))).any(0).sum()) if p['total']>0 else 0,
-        per_row=dict(freqs=None if stats.freqs is None else list(stats.freqs), mean=base.tolist(), between=rows_between.tolist(), within=rows_within.tolist()))
-    res = NormSuggestion(m, way, _reason(way, m), _others(m, way, {q:float(v) for q,v in costs.items()}), _not_known(m), stats,
-                         tuple(v.numpy() for v in (base,rows_between,rows_within)))
-    return res
+    a,w,between,within = _arrays(clips, cats, seen['frames'])
+    p,s,k,units = _measure_parts(w, a),stats.reduce('global'),len(a['n']),seen['units']
+    still = bool(p['total']<=1e-12*s.mean.square().max())  # but for rounding
+    if still: p = {q:v if v.isnan() or q=='long' else v*0 for q,v in p.items()}
+    on_scale = bool((s.mean.abs()<=.5).all() and (s.std>=.5).all() and (s.std<=2).all())
+    cost = lambda p: _costs(p, k, units, on_scale)
+    costs,(recording,sound) = cost(p),_split_parts(p, k, units)
+    way = 'none' if still else _choose(costs, p)[0]
+    lo,q1,q3,hi = s.quantile([.001,.25,.75,.999]).double().flatten(1).mean(1).tolist()
+    nums = lambda d: {q:_num(v) for q,v in d.items()}
+    m = dict(way=way, clips=k, channels=between.shape[0], rows=between.shape[1], units=units, mask=kept, mean=_num(s.mean.mean()), std=_num(p['total'].sqrt()),
+        variance=nums({q:p[q] for q in ('total','tilt','gain','colour','time','slow','drift')}), steady=nums({q:p[f'steady_{q}'] for q in ('gain','colour')}),
+        recording=nums(recording), sound=nums(sound), labels=_went_with(cats, by_label, w, a, p), groups=_went_with(grps, by_group, w, a, p, cats),
+        costs=nums(costs), limits=dict(zip(costs, _limits(costs, p).flatten().tolist())), votes=_votes(a, grps, seed, cost), **_around(clips, rec.frames, seen, window),
+        long=_num(p['long']), tails=(hi-lo)/(q3-q1)/4.582 if q3>q1 else 1., weak_rows=0 if still else _weak((between+within).sqrt(), a['base'], units),
+        per_row=dict(freqs=None if stats.freqs is None else list(stats.freqs), mean=a['base'].tolist(), between=between.tolist(), within=within.tolist()))
+    return NormSuggestion(m, way, _reason(way, m), _others(m, way, {q:float(v) for q,v in costs.items()}), _not_known(m), stats)
