@@ -384,7 +384,7 @@ class NormSuggestion:
         for t,w in zip(axs[1].get_yticklabels(), ways): t.set_fontweight('bold' if w==self.way else 'normal')
         axs[1].set_ylim(len(ways)+.6, -.6)
         axs[1].set(xlabel='cost (share of the variance)', title=f'Suggested: {self.way}')
-        axs[1].legend(fontsize='x-small', loc='lower center', ncol=3)
+        axs[1].legend(fontsize='x-small', loc='lower center', ncol=3, columnspacing=.8, handlelength=1.2)
         return axs
 
 # %% ../nbs/72_suggest.ipynb #c363adf0
