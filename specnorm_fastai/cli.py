@@ -27,13 +27,6 @@ _ways = """ways:
   pcen            per-channel energy normalization of power
 With + one follows another: pcen+global. A recipe gives them other options."""
 
-def _value(s):
-    "A number where it is one, else the text"
-    for f in (int,float):
-        try: return f(s)
-        except ValueError: pass
-    return s
-
 def _parser():
     p = argparse.ArgumentParser(prog='specnorm-compare', formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Which way to normalize spectrograms helps? Trains a network from scratch with each way, several times on the same splits\n"
@@ -46,7 +39,7 @@ def _parser():
     a('--ways', nargs='+', metavar='WAY', help="ways to normalize, see below (none global frequency)")
     a('--baseline', metavar='WAY', help="the way that the others are compared to (the first)")
     a('--runs', type=int, help="runs of each way on each fold (3; synthetic set: 2)")
-    a('--fold', nargs='+', type=_value, help="folds to hold out in turn, or 'all' (the test column if one is named, else the first fold)")
+    a('--fold', nargs='+', help="folds to hold out in turn, or 'all' (the test column if one is named, else the first fold)")
     a('--test-dir', metavar='DIR', dest='test_data', help="train on all of --data and predict the clips in this folder")
     a('--epochs', type=int, help="epochs a run (15; synthetic set: 7)")
     a('--arch', metavar='NAME', help="network: small, xresnet18, xresnet34, xresnet50, or one of timm's (xresnet18)")

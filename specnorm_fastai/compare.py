@@ -96,7 +96,7 @@ def _load_runs(out, settings):
 def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there"
     file,settings = out/'results.json',info['settings']
-    if file.exists():
+    if file.exists() and any((out/'runs').glob('*.json')):
         try: old = json.loads(file.read_text(encoding='utf8'))['settings']
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
@@ -104,7 +104,8 @@ def _open_out(out, info):
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {was.get(k)!r}, is {now.get(k)!r}"
                 for k in {**was,**now} if was.get(k)!=now.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
-    else: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
+    elif not file.exists() or '"settings"' in file.read_text(encoding='utf8', errors='replace'): _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
+    else: raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
     return _load_runs(out, settings)
 
 class _Data:

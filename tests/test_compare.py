@@ -1,14 +1,14 @@
 "The experiment: whole runs, kept runs, and messages for what cannot run"
-import json,os,signal,subprocess,sys,time
+import json,os,re,signal,subprocess,sys,time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf
 from specnorm_fastai.all import *
-from specnorm_fastai.compare import _even_folds
+from specnorm_fastai.experiment import _even_folds
 
 COMPARE = [sys.executable,'-c','import sys; from specnorm_fastai.cli import compare; sys.exit(compare())']
-QUICK = ['--epochs','1','--runs','1','--workers','0','--duration','0.3']
+QUICK = ['--epochs','1','--runs','1','--duration','0.3','--arch','small']
 def run(*args, **kw): return subprocess.run([*COMPARE,*map(str,args)], capture_output=True, text=True, timeout=300, **kw)
-def quiet(*a, **kw): return compare(*a, **{**dict(epochs=1, runs=1, workers=0, duration=.3, log=lambda s: None), **kw})
+def quiet(*a, **kw): return compare(*a, **{**dict(epochs=1, runs=1, duration=.3, arch='small', log=lambda s: None), **kw})
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory): return synthetic_audio(tmp_path_factory.mktemp('small'), n=40, seconds=.5)
@@ -25,15 +25,30 @@ def test_the_command_line_writes_everything(done, small):
     assert [l.split()[0] for l in r.stdout.splitlines() if l.split()[:1] and l.split()[0] in ('none','global','frequency')]==['none','global','frequency']
     assert '%' in r.stdout and '100.00%' in r.stdout.replace(' ','')  # progress while it works
     rows,preds,info = pd.read_csv(out/'results.csv'),pd.read_csv(out/'predictions.csv'),json.loads((out/'results.json').read_text())
-    assert list(rows.columns)==['way','fold','seed','epochs','accuracy','seconds'] and list(rows.way)==['none','global','frequency']
-    assert list(preds.columns)==['way','fold','seed','filename','label','predicted','probability'] and len(preds)==3*8
+    assert {'way','fold','seed','accuracy','balanced_accuracy','loss','n_train','n_valid','seconds','started','arch','features','epochs','lr','bs'}<=set(rows.columns)
+    assert list(rows.way)==['none','global','frequency'] and set(rows.arch)=={'small'} and set(rows.n_train)=={32} and set(rows.n_valid)=={8}
+    assert list(preds.columns)==['way','fold','seed','filename','label','predicted','probability','p_label'] and len(preds)==3*8
+    classes,history = pd.read_csv(out/'classes.csv'),pd.read_csv(out/'history.csv')
     for w,g in preds.groupby('way'):
-        assert np.isclose((g.label==g.predicted).mean(), rows.accuracy[rows.way==w].item()) and g.probability.between(0,1).all()
+        right = g.label==g.predicted
+        r = rows[rows.way==w].iloc[0]
+        assert np.isclose(right.mean(), r.accuracy) and g.probability.between(0,1).all() and np.isclose(-np.log(g.p_label.clip(1e-6)).mean(), r.loss, atol=1e-3)
+        assert np.allclose(g.p_label[right], g.probability[right]) and (g.p_label<=g.probability+1e-6).all()
+        c = classes[classes.way==w].set_index('label')
+        assert np.allclose(c.recall.dropna(), right.groupby(g.label).mean()) and np.isclose(c.recall.mean(), r.balanced_accuracy)
+        h = history[history.way==w]
+        assert list(h.epoch)==[1] and np.isclose(h.accuracy.item(), r.accuracy, atol=1e-6) and np.isclose(h.valid_loss.item(), r.loss, rtol=1e-3)
+    a = pd.read_csv(out/'analysis.csv')
+    assert list(a.way)==list(rows.way) and list(a.verdict)==['baseline','not established','not established']
+    stats = json.loads((out/'stats.json').read_text())
+    assert list(stats)==['1'] and len(stats['1']['mean'])==len(stats['1']['freqs'])==64
+    with np.load(out/'examples.npz') as z: assert z['before'].shape==z['way:global'].shape and np.allclose(z['way:none'], z['before']) and np.allclose(z['way:global'], (z['before']-stats['1']['global']['mean'])/stats['1']['global']['std'], atol=1e-3)
+    page = (out/'report.html').read_text()
+    assert 'not established' in page and '<html' in page
     df = pd.read_csv(small/'meta'/'synthetic.csv')
     assert set(preds.filename)==set(df.filename[df.fold==1])
     s = info['settings']
-    assert s['epochs']==1 and s['features']=='mel' and s['duration']==.3 and s['clips']==40 and info['versions']['torch'] and info['summary'][0]['way']=='none' and info['call']['workers']==0 and info['call']['runs']==1
-    for f in ('accuracy.png','stats.png'): assert (out/f).read_bytes()[:4]==b'\x89PNG'
+    assert s['epochs']==1 and s['features']=='mel' and s['duration']==.3 and s['clips']==40 and info['versions']['torch'] and info['call']['workers']==0 and info['call']['runs']==1 and info['labels']==sorted(df.category.unique())
 
 def test_called_again_it_trains_nothing(done, small):
     out,_ = done
@@ -43,7 +58,7 @@ def test_called_again_it_trains_nothing(done, small):
 
 def test_other_settings_in_the_same_folder_are_refused(done, small):
     out,_ = done
-    r = run('--data', small, '--out', out, '--epochs','2','--runs','1','--workers','0','--duration','0.3')
+    r = run('--data', small, '--out', out, *QUICK, '--epochs','2')
     assert r.returncode==1 and 'epochs was 1, is 2' in r.stderr and 'Traceback' not in r.stderr
 
 def test_more_runs_are_added_to_those_there(small, tmp_path):
@@ -59,7 +74,7 @@ def test_a_seed_repeats_a_run(small, tmp_path):
     assert (a.predicted==b.predicted).all() and np.allclose(a.probability, b.probability, atol=1e-4)  # threads may sum in another order
 
 def test_interrupted_it_keeps_finished_runs(small, tmp_path):
-    p = subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(tmp_path/'o'),'--epochs','1','--runs','30','--workers','0','--duration','0.3'],
+    p = subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(tmp_path/'o'),*QUICK,'--runs','30'],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background shell ignores it
     t = time.time()
@@ -114,8 +129,11 @@ def test_a_bad_table_is_one_clear_message(tmp_path, capsys, rows, cols, args, ms
     err = capsys.readouterr().err
     assert msg in err and 'Traceback' not in err and not (tmp_path/'o'/'results.json').exists()
 
-@pytest.mark.parametrize('args,msg', [(['--epochs','0'],'epochs: expected at least 1'), (['--runs','0'],'runs'), (['--bs','1'],'bs'), (['--lr','-1'],'lr'),
-    (['--duration','-2'],'duration'), (['--duration','5000'],'duration: expected seconds'), (['--ways','best'],"ways: expected some of"), (['--workers','-1'],'workers'),
+@pytest.mark.parametrize('args,msg', [(['--epochs','0'],'epochs: expected a whole number of at least 1'), (['--runs','0'],'runs'), (['--bs','1'],'bs'), (['--lr','-1'],'lr'),
+    (['--duration','-2'],'duration'), (['--duration','5000'],'duration: expected seconds'), (['--ways','best'],"ways: 'best' is not known"), (['--workers','-1'],'workers'), (['--ways','none','item','none'],"'none' is named twice"),
+    (['--ways','item+pcen'],"'pcen' takes power"), (['--ways','freqency'],"did you mean 'frequency'"), (['--baseline','item'],"baseline: expected one of the ways ['none', 'global', 'frequency'], got 'item'"),
+    (['--seed','-1'],'seed'), (['--waveform','loud'],'waveform: expected one of'), (['--wd','-1'],'wd'), (['--recipe','/nowhere.toml'],'recipe: cannot read /nowhere.toml'), (['--recipe','x.yaml'],'ends in .toml or .json'),
+    (['--test-dir','/x'],'test_data: expected together with data'),
     (['--data','/nowhere'],'no such folder'), (['--label-col','x'],'label_col: expected together with data'), (['--lr','inf'],'lr'), (['--data',''],'data: expected a folder')])
 def test_bad_arguments_are_one_clear_message(tmp_path, capsys, args, msg):
     from specnorm_fastai.cli import compare as cli
@@ -148,7 +166,7 @@ def test_nan_in_one_file_is_named_also_from_a_worker(small, tmp_path, capsys, wo
     shutil.copytree(small, tmp_path/'d')
     f = sorted((tmp_path/'d'/'audio').iterdir())[20]
     sf.write(f, np.array([0.,.1,np.nan]*3000), 16000, subtype='FLOAT')
-    assert cli(['--data',str(tmp_path/'d'),'--out',str(tmp_path/'o'),'--epochs','1','--runs','1','--workers',str(workers),'--duration','.3'])==1
+    assert cli(['--data',str(tmp_path/'d'),'--out',str(tmp_path/'o'),*QUICK,'--workers',str(workers)])==1
     err = capsys.readouterr().err
     assert f'NaN or Inf in 3000 of 9000 samples of {f}' in err and 'Traceback' not in err
 
@@ -183,11 +201,36 @@ def test_a_run_of_other_settings_is_refused_also_without_results_json(small, tmp
     (tmp_path/'o'/'results.json').unlink()
     with pytest.raises(ValueError, match='is a run of other settings'): quiet(small, tmp_path/'o', ways='none', lr=.01)
 
-def test_two_processes_in_one_folder_lose_no_run(small, tmp_path):
-    ps = [subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(tmp_path/'o'),*QUICK,'--ways','none','global','--seed',str(s)], stdout=subprocess.DEVNULL) for s in (0,5)]
-    assert [p.wait(timeout=300) for p in ps]==[0,0]
-    quiet(small, tmp_path/'o', ways='none')
-    assert len(pd.read_csv(tmp_path/'o'/'results.csv'))==4==len(list((tmp_path/'o'/'runs').iterdir()))
+def _started(small, out, *args):
+    p = subprocess.Popen([*COMPARE,'--data',str(small),'--out',str(out),*QUICK,*args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    t = time.time()
+    while not list((out/'runs').glob('*.json')) and time.time()-t<120 and p.poll() is None: time.sleep(.02)
+    return p
+
+def test_one_process_alone_writes_to_a_folder(small, tmp_path):
+    p = _started(small, tmp_path/'o', '--runs','30')
+    try:
+        assert p.poll() is None
+        with pytest.raises(RuntimeError, match='another process is writing to'): quiet(small, tmp_path/'o', ways='none')
+    finally: p.kill(); p.wait()
+    assert quiet(small, tmp_path/'o', ways='none').runs.tolist()==[1]  # the system has let go of the lock
+
+def test_killed_at_any_moment_it_loses_no_finished_run_and_goes_on(small, tmp_path):
+    "kill -9, five times at odd moments; then the tables are those of an experiment that nobody disturbed"
+    rng,out,seen = np.random.default_rng(0),tmp_path/'o',{}
+    for k in range(5):
+        p = _started(small, out, '--ways','none','global','--runs','6')
+        time.sleep(rng.uniform(0, 1.2)); p.kill(); p.wait()
+        now = {f.name:f.read_bytes() for f in (out/'runs').glob('*.json')}
+        for f,b in now.items(): json.loads(b)  # whole
+        assert all(now.get(f)==b for f,b in seen.items())  # none is lost or trained again
+        seen = now
+    (out/'runs'/'.specnorm-half').write_text('{')  # as a write that was cut short leaves it
+    assert quiet(small, out, ways=['none','global'], runs=6).runs.tolist()==[6,6]
+    quiet(small, tmp_path/'calm', ways=['none','global'], runs=6)
+    a,b = (pd.read_csv(d/'predictions.csv') for d in (out,tmp_path/'calm'))
+    assert (a.drop(columns=['probability','p_label'])==b.drop(columns=['probability','p_label'])).all(None) and np.allclose(a.p_label, b.p_label, atol=1e-3)
+    assert not list(out.rglob('.specnorm-*'))
 
 def test_the_table_is_read_as_it_is_spelled(tmp_path):
     d = _table(tmp_path/'d', ['01.wav,1,01,yes','1.wav,2,1,no','02.wav,1,None,FALSE','2.wav,2,NA,1'], 'filename,fold,category,test', ('01.wav','1.wav','02.wav','2.wav'))
@@ -204,5 +247,96 @@ def test_folds_that_were_made_are_announced(tmp_path):
     for c in 'ab':
         (tmp_path/'d'/c).mkdir(parents=True)
         for i in range(10): sf.write(tmp_path/'d'/c/f'{i}.wav', np.random.default_rng(i).normal(size=8000)*.1, 16000)
-    compare(tmp_path/'d', tmp_path/'o', ways='none', epochs=1, runs=1, workers=0, bs=8, log=said.append)
-    assert 'five folds were made' in said[0] and any('One run has no spread' in s for s in said)
+    compare(tmp_path/'d', tmp_path/'o', ways=['none','item'], epochs=1, runs=1, bs=8, arch='small', log=said.append)
+    assert 'five folds were made' in said[0] and any('one run of each' in s.replace('\n  ',' ') for s in said)
+
+RECIPE = """
+ways = ["none", "short", "pcen+global"]
+runs = 1
+epochs = 1
+arch = "small"
+duration = 0.3
+[features]
+kind = "mel"
+n_mels = 20
+[way_options.short]
+use = "sliding"
+seconds = 0.1
+"""
+
+def test_a_recipe_holds_the_whole_setting_and_is_written_for_the_next(small, tmp_path):
+    (tmp_path/'r.toml').write_text(RECIPE)
+    a = compare(small, tmp_path/'o', recipe=tmp_path/'r.toml', log=lambda s: None)
+    assert a.way.tolist()==['none','short','pcen+global']
+    with np.load(tmp_path/'o'/'examples.npz') as z: assert z['before'].shape[1]==20
+    said = []
+    b = compare(small, tmp_path/'o', recipe=tmp_path/'o'/'recipe.json', log=said.append)  # the same experiment: nothing is trained
+    assert '3 of them done before' in said[0] and a.accuracy.equals(b.accuracy)
+    c = compare(small, tmp_path/'p', recipe=tmp_path/'r.toml', ways=['item'], seed=3, epochs=2, way_options={}, log=lambda s: None)  # arguments stand above it
+    rows = pd.read_csv(tmp_path/'p'/'results.csv')
+    assert rows.way.tolist()==['item'] and rows.seed.tolist()==[3] and rows.epochs.tolist()==[2]
+
+@pytest.mark.parametrize('text,msg', [('epoch = 3', "'epoch' is not known; did you mean 'epochs'"), ('epochs = "3"', 'epochs: expected a whole number'), ('epochs = ', 'is not TOML'), ('ways = ["short"]', "ways: 'short' is not known"),
+    ('[way_options.item]\nper="x"\n', "way_options: there are options for 'item', which is not among the ways"), ('ways = ["sliding"]\n[way_options.sliding]\nframes=3', 'way_options.sliding'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
+    ('mixup = -1', 'mixup: expected a number above 0'), ('mix = "x"', 'mix: expected one of'), ('min_energy = 3', 'min_energy: expected dB, at most 0'), ('crops = 0', 'crops: expected a whole number'), ('[specaugment]\nf=3', 'specaugment:'),
+    ('crop = "left"', "crop: expected 'random' or 'center'"), ('precision = "half"', "precision: expected 'float32' or 'bfloat16'"), ('arch = "resnet1"', "arch: no network 'resnet1'"), ('fold = [1, 1]', 'fold: expected'), ('fold = 7', 'no clip in fold 7')])
+def test_a_bad_recipe_is_one_clear_message(small, tmp_path, text, msg):
+    (tmp_path/'r.toml').write_text(text)
+    with pytest.raises(ValueError, match=re.escape(msg)): quiet_recipe(small, tmp_path/'o', tmp_path/'r.toml')
+    assert not list((tmp_path/'o').rglob('runs/*.json'))
+
+def test_settings_that_no_run_was_made_with_may_be_mended(small, tmp_path):
+    with pytest.raises(ValueError, match='no network'): quiet(small, tmp_path/'o', arch='resnet1')
+    assert quiet(small, tmp_path/'o', ways='none').runs.tolist()==[1]
+
+def quiet_recipe(data, out, recipe): return compare(data, out, recipe=recipe, log=lambda s: None)
+
+def test_every_way_trains_and_is_the_same_when_repeated(small, tmp_path):
+    ways = [*list_ways().index,'pcen+frequency','item+frequency','db_max+global']
+    a = quiet(small, tmp_path/'o', ways=ways, bs=32)
+    assert a.way.tolist()==ways and np.isfinite(a.accuracy).all()
+    with np.load(tmp_path/'o'/'examples.npz') as z: assert all(np.isfinite(z[f'way:{w}']).all() for w in ways)
+
+def test_every_way_gets_the_same_weights_order_and_splits(small, tmp_path):
+    "A chain that changes nothing gives the very answers of its parts"
+    a = quiet(small, tmp_path/'o', ways=['global','same','frequency'], runs=2, way_options=dict(same=dict(use='global')))
+    p = pd.read_csv(tmp_path/'o'/'predictions.csv').set_index(['way','seed','filename']).p_label
+    assert np.allclose(p['global'], p['same'], atol=1e-5) and not np.allclose(p['global'], p['frequency'], atol=1e-3)
+
+def test_a_folder_to_test_on_is_only_predicted(small, tmp_path):
+    import shutil
+    df = pd.read_csv(small/'meta'/'synthetic.csv')
+    for nm,part in (('train',df[df.fold!=1]),('test',df[df.fold==1])):
+        (tmp_path/nm/'meta').mkdir(parents=True); (tmp_path/nm/'audio').mkdir(); part.to_csv(tmp_path/nm/'meta'/'t.csv', index=False)
+        for f in part.filename: shutil.copy(small/'audio'/f, tmp_path/nm/'audio'/f)
+    r = run('--data', tmp_path/'train', '--test-dir', tmp_path/'test', '--out', tmp_path/'o', *QUICK, '--ways','global')
+    assert r.returncode==0, r.stderr
+    p = pd.read_csv(tmp_path/'o'/'predictions.csv')
+    assert sorted(p.filename)==sorted(df.filename[df.fold==1]) and set(p.fold)=={'test'}
+    whole = quiet(small, tmp_path/'w', ways='global', fold=1)  # the same clips, weights and order
+    assert np.allclose(p.p_label, pd.read_csv(tmp_path/'w'/'predictions.csv').p_label, atol=1e-3)
+    for args,msg in (((tmp_path/'train',),'is among the train clips too'),):
+        with pytest.raises(ValueError, match=msg): quiet(tmp_path/'train', tmp_path/'x', test_data=args[0])
+    with pytest.raises(ValueError, match='fold: expected without test_data'): quiet(tmp_path/'train', tmp_path/'x', test_data=tmp_path/'test', fold=2)
+
+def test_the_order_is_fixed_statistics_without_augmentation_masks_after_normalization(small):
+    "Masked values are exactly 0, the mean; statistics do not change by masks and mixing"
+    df = read_table(small); valid = split_masks(df, 1)
+    plain,masked = experiment_settings(duration=.3),experiment_settings(duration=.3, specaugment=dict(freq=8, n_freq=2, time=6), mixup=.4, mix='waveform')
+    stats = [collect_stats(experiment_dls(df, valid, None, s), progress=False) for s in (plain,masked)]
+    assert np.array_equal(stats[0].mean, stats[1].mean) and np.array_equal(stats[0].std, stats[1].std)
+    dls = experiment_dls(df, valid, way_tfms('global', lambda *a: stats[0], masked), masked)
+    names = [type(t).__name__ for t in dls.after_batch.fs]
+    assert names.index('AudioNormalize')<names.index('SignalMixUp')<names.index('AudioToSpec')<names.index('SpecNormalize')<names.index('SpecAugment')
+    x = dls.one_batch()[0].plain()
+    assert ((x==0).all(-1)|(x==0).all(-1).any()).any() and (x==0).float().mean()>.02
+    assert (next(iter(dls.valid))[0].plain()!=0).float().mean()>.999
+
+def test_recordings_are_the_unit_where_the_table_names_them(esc10):
+    df = read_table(esc10)
+    src = pd.read_csv(esc10/'meta'/'esc10.csv', dtype=str)
+    assert df.attrs['source']==dict(zip(src.filename, src.src_file)) and 'source' not in df
+
+def test_the_list_of_ways_in_the_help_is_that_of_the_package():
+    from specnorm_fastai.cli import _ways
+    for w,r in list_ways().iterrows(): assert any(l.split()[:1]==[w] and l.strip().endswith(r['what it does']) for l in _ways.splitlines())
