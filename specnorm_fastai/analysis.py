@@ -255,6 +255,7 @@ def _why(verdict, here, k, J, t, boot, alpha, missing, n_train):
     if verdict!='not established': return pre+agree+one
     if here!='not established' and k==1: return pre+f"only one of the tests shows it (clips and runs {_p(boot)}, corrected t-test {_p(t)})"+one
     if here!='not established': return pre+f"{here} for networks trained on these clips (clips and runs {_p(boot)}), not shown for other train sets (corrected t-test {_p(t)})"
+    if boot<=alpha: return pre+f"shown for other clips like these ({boots}), not for other runs and train sets (corrected t-test {_p(t)})"
     if t<=alpha: return pre+f"shown on these clips (corrected t-test {_p(t)}), not for others like them ({boots})"
     return pre+f"within what runs and clips vary by (corrected t-test {_p(t)}, {boots})"
 

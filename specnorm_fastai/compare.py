@@ -94,10 +94,10 @@ def _load_runs(out, settings):
     return res
 
 def _open_out(out, info):
-    "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there"
-    file,settings = out/'results.json',info['settings']
+    "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
+    file,settings,call = out/'results.json',info['settings'],{}
     if file.exists() and any((out/'runs').glob('*.json')):
-        try: old = json.loads(file.read_text(encoding='utf8'))['settings']
+        try: old = json.loads(file.read_text(encoding='utf8')); call = old['call']; old = old['settings']
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
         was,now = ({**_setting_defaults, **v} for v in (old,settings))
@@ -106,7 +106,7 @@ def _open_out(out, info):
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
     elif not file.exists() or '"settings"' in file.read_text(encoding='utf8', errors='replace'): _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     else: raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
-    return _load_runs(out, settings)
+    return _load_runs(out, settings),call
 
 class _Data:
     "The clips of an experiment, their splits, and the statistics of each, taken once"
@@ -211,8 +211,6 @@ def _arguments(given, synthetic):
     check_ways(call['ways'], settings['way_options'])
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
-    if call['baseline'] is None: call['baseline'] = call['ways'][0]
-    if call['baseline'] not in call['ways']: raise ValueError(f"baseline: expected one of the ways {call['ways']}, got {call['baseline']!r}")
     return call,settings
 
 def _read_data(data, test_data, cols):
@@ -233,7 +231,7 @@ def compare(
     ways:list=None, # Ways to normalize, of `list_ways`, or chains such as 'pcen+global'; None: none, global and frequency
     runs:int=None, # Runs of each way on each fold; None: 3, or 2 for the synthetic set
     fold=None, # Folds to hold out one after the other: one, several, or 'all'; None: the test clips where they are named, else the first fold
-    baseline:str=None, # The way that the others are compared to; None: the first
+    baseline:str=None, # The way that the others are compared to; None: that of the folder, else the first
     recipe:str|Path=None, # Arguments in a file, see `read_recipe`
     test_data:str|Path=None, # Folder of clips that are only predicted; all of `data` is trained on
     seed:int=None, # Of the first run; the others follow. None: 0
@@ -249,6 +247,7 @@ def compare(
     given = dict(ways=ways, runs=runs, fold=fold, baseline=baseline, recipe=recipe, seed=seed, workers=workers, label_col=label_col, fold_col=fold_col, test_col=test_col)
     call,s = _arguments({**given, **settings}, synthetic)
     if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    if call['baseline'] not in (None,*call['ways']) and not any((out/'runs').glob('*.json')): raise ValueError(f"baseline: expected one of the ways {call['ways']}, got {call['baseline']!r}")
     cols = {k:call[k] for k in ('label_col','fold_col','test_col')}
     if synthetic:
         for k,v in (*cols.items(),('test_data',test_data)):
@@ -279,7 +278,12 @@ def _compare(df, out, call, s, where, log):
     # `settings` must agree where runs are added to a folder; `call` may differ
     settings = dict(s, clips=len(df), classes=int(n_cls), seconds_of_audio=round(float(secs.sum()), 3), data_sha256=digest)
     info = dict(settings=settings, call=dict(call, folds=[str(f) for f in folds], **where), labels=sorted(df.label.unique()), command=_command(out, where))
-    done = _open_out(out, info)
+    done,before = _open_out(out, info)
+    known = [w for w in dict.fromkeys([*before.get('ways', []), *(k[0] for k in done)]) if any(k[0]==w for k in done)]
+    every = [*known, *(w for w in ways if w not in known)]  # also of earlier calls
+    if call['baseline'] is None: call['baseline'] = before.get('baseline') if before.get('baseline') in known else every[0]
+    if call['baseline'] not in every: raise ValueError(f"baseline: expected one of the ways {every}, got {call['baseline']!r}")
+    info['call'].update(ways=every, baseline=call['baseline'])
     _write(out/'recipe.json', json.dumps({**call, **s}, indent=1))
     keys = [(w,str(f),k) for k in range(call['seed'], call['seed']+call['runs']) for f in folds for w in ways]
     todo = [k for k in keys if k not in done]
@@ -292,18 +296,18 @@ def _compare(df, out, call, s, where, log):
         if todo: _run_all(data, todo, out, settings)
     finally:  # also where it was interrupted
         if done:=_load_runs(out, settings):
-            tables = _write_tables(out, done, ways)
+            tables = _write_tables(out, done, every)
             _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
-    mine = lambda t: t[[k in set(keys) for k in zip(t.way, t.fold, t.seed)]]
-    rows = mine(tables['results'])
-    preds = mine(tables['predictions'])
+    rows,preds = tables['results'],tables['predictions']
     if src:=df.attrs.get('source'): preds = preds.assign(source=preds.filename.map(src))
-    res = analyze(rows, preds, call['baseline'], cluster='source' if src else None)
+    res = analyze(rows.sort_values('way', key=lambda c: c.map(every.index), kind='stable'), preds, call['baseline'], cluster='source' if src else None)
     _write(out/'analysis.csv', res.to_csv(index=False))
     _write_stats(out, data, s['sample_rate'])
-    _write_examples(out, data, ways)
+    _write_examples(out, data, every)
     report = write_report(out, dict(zip(df.filename, df.path)))
-    place = 'the test clips' if folds==['test'] else f'fold {folds[0]}' if len(folds)==1 else f'{len(folds)} folds'
+    held = list(dict.fromkeys(rows.fold))
+    place = 'the test clips' if held==['test'] else f'fold {held[0]}' if len(held)==1 else f'{len(held)} folds'
+    if more:=len(set(done)-set(keys)): log(f"The folder holds {more} more run{'s' if more>1 else ''}, which count too")
     log(f"\nAccuracy on {place}, compared to {call['baseline']}:\n\n{format_analysis(res)}\n")
     log(f"Chance is {100/n_cls:.1f} %. Look at {report}")
     return res

@@ -170,7 +170,7 @@ def _by_clip(**given): return lambda st, s, **kw: [ItemNormalize(**{**given, **k
 def _sliding(st, s, seconds=3., center=True, norm_vars=True):
     n = _frames(seconds, s)
     return [SlidingNormalize(n, min(n, max(2, n//3)), center, norm_vars), FillFrames('min')]
-def _pcen(st, s, **kw): return [PCEN(**kw)]
+def _pcen(st, s, **kw): return [PCEN(**{'start':'first', **kw})]  # librosa's start makes a flash of the first frames
 
 # name: (what a user reads, which statistics it needs, what makes its transforms of statistics, settings and its own options)
 _ways = {

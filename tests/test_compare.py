@@ -67,6 +67,10 @@ def test_more_runs_are_added_to_those_there(small, tmp_path):
     assert quiet(small, tmp_path/'o', ways=['none','global'], runs=2).runs.tolist()==[2,2]
     b = pd.read_csv(tmp_path/'o'/'results.csv')
     assert len(b)==4 and b.query("way=='none' and seed==0").accuracy.item()==a.accuracy.item()
+    said = []
+    t = quiet(small, tmp_path/'o', ways='item', runs=2, log=said.append)  # a way more: compared to the baseline of the folder
+    assert t.way.tolist()==['none','global','item'] and t.verdict[0]=='baseline' and t.runs.tolist()==[2,2,2] and any('4 more runs' in l for l in said)
+    with np.load(tmp_path/'o'/'examples.npz') as z: assert {'way:none','way:global','way:item'}<=set(z.files)
 
 def test_a_seed_repeats_a_run(small, tmp_path):
     for o in 'ab': quiet(small, tmp_path/o, ways='global')
@@ -85,7 +89,7 @@ def test_interrupted_it_keeps_finished_runs(small, tmp_path):
     n = len(list((tmp_path/'o'/'runs').glob('*.json')))
     assert 1<=n<90 and len(pd.read_csv(tmp_path/'o'/'results.csv'))==n
     table = quiet(small, tmp_path/'o', runs=1)
-    assert table.runs.tolist()==[1,1,1] and not list((tmp_path/'o').rglob('.*-*'))
+    assert table.way.tolist()==['none','global','frequency'] and table.runs.min()>=1 and not list((tmp_path/'o').rglob('.*-*'))
 
 def test_one_folder_a_class(tmp_path):
     rng = np.random.default_rng(0)
@@ -213,7 +217,7 @@ def test_one_process_alone_writes_to_a_folder(small, tmp_path):
         assert p.poll() is None
         with pytest.raises(RuntimeError, match='another process is writing to'): quiet(small, tmp_path/'o', ways='none')
     finally: p.kill(); p.wait()
-    assert quiet(small, tmp_path/'o', ways='none').runs.tolist()==[1]  # the system has let go of the lock
+    assert 'none' in quiet(small, tmp_path/'o', ways='none').way.tolist()  # the system has let go of the lock
 
 def test_killed_at_any_moment_it_loses_no_finished_run_and_goes_on(small, tmp_path):
     "kill -9, five times at odd moments; then the tables are those of an experiment that nobody disturbed"

@@ -31,7 +31,7 @@ def test_constraints_pin_every_requirement():
     cfg = ConfigParser(delimiters=['='], interpolation=None); cfg.read(root/'settings.ini')
     reqs = [r for k,v in cfg['DEFAULT'].items() if k.endswith('requirements') for r in v.split()]
     pinned = {l.split('==')[0].strip().lower() for l in (root/'constraints.txt').read_text().splitlines() if '==' in l}
-    assert {re.split('[<>=!]', r)[0].lower() for r in reqs}<=pinned and not any('torch<' in r for r in reqs)
+    assert {re.split('[<>=!;]', r)[0].lower() for r in reqs}<=pinned and not any('torch<' in r for r in reqs)
 
 def test_nothing_imports_torchaudio():
     for f in (root/'specnorm_fastai').glob('*.py'): assert 'import torchaudio' not in f.read_text(), f
