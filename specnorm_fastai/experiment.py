@@ -30,7 +30,7 @@ from .core import audio_extensions,audio_info,get_audio_files
 from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value,synthetic_audio
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
-from .stats import _of_each_file,collect_stats
+from .stats import _of_each_file,collect_stats,keep_random_state
 from .transforms import AudioNormalize,SpecNormalize
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,
     PeakNormalize,RMSNormalize,RobustNormalize,SlidingNormalize)
@@ -341,7 +341,10 @@ def keep_features(
     dls # DataLoaders whose transforms draw nothing at random, but for augmentations of spectrograms
 ): # DataLoaders that give the same batches
     "Compute every item's features once, and keep them in memory"
-    return DataLoaders(*[dl.new(_KeptItems(dl), after_item=None, before_batch=None, after_batch=_parts(dl)[1]) for dl in dls.loaders], device=dls.device)
+    with keep_random_state():
+        res = DataLoaders(*[dl.new(_KeptItems(dl), after_item=None, before_batch=None, after_batch=_parts(dl)[1]) for dl in dls.loaders], device=dls.device)
+    for new,old in zip(res.loaders, dls.loaders): new.rng = old.rng  # which draws the order
+    return res
 
 def _class_rows(label, predicted, vocab):
     "Recall, precision and F1 of each class"

@@ -222,6 +222,7 @@ def _clip_samples(sized, sr, resize):
         return warnings.warn(f"dls: {what} here, and the front end will not: give it clips of that length, or say resize=True; resize=False is silent")
     if not isinstance(sized, ResizeSignal) or sized.pad_mode!=AudioPadType.Zeros_After:
         raise ValueError(f"resize: expected a ResizeSignal with AudioPadType.Zeros_After, such as AudioBlock(crop_signal_to=...) has; {what} by {sized.pad_mode}")
+    if sized.min_energy is not None: raise ValueError(f"resize: expected a ResizeSignal that crops the centre, got min_energy={sized.min_energy}, which looks for sound. Cut the crops before the front end")
     return int(sized.duration/1000*sr)
 
 @patch(cls_method=True)

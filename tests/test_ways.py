@@ -515,7 +515,7 @@ from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.recorder import StatsRecorder
 from specnorm_fastai.specstats import SpecStats,fingerprint
 from specnorm_fastai.transforms import SpecNormalize
-from specnorm_fastai.ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,ItemNormalize,LevelNormalize,MinMaxNormalize,
+from specnorm_fastai.ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,
                                        PCEN,PCENLayer,PeakNormalize,RMSNormalize,RobustNormalize,RunningNormalize,SlidingNormalize)
 
 def spec(seed=0, dB=True, **kw):
@@ -533,8 +533,8 @@ tfms = {
     'minmax': MinMaxNormalize, 'minmax fixed': lambda: MinMaxNormalize.from_stats(stats_of(spec())), 'db': DBReference, 'db fixed': lambda: DBReference(-20.),
     'running': lambda: RunningNormalize.from_stats(stats_of(spec())), 'robust': lambda: RobustNormalize.from_stats(stats_of(spec())),
     'ast': lambda: ASTNormalize.from_stats(stats_of(spec())), 'sliding': lambda: SlidingNormalize(9), 'causal': lambda: SlidingNormalize(9, 4, center=False),
-    'pcen': PCEN, 'pcen silence': lambda: PCEN(mask='silence', start='first')}
-reversible = [k for k in tfms if k not in ('sliding','causal','pcen','pcen silence')]
+    'pcen': PCEN, 'pcen silence': lambda: PCEN(mask='silence', start='first'), 'fill': FillFrames, 'fill 0': lambda: FillFrames(0.)}
+reversible = [k for k in tfms if k not in ('sliding','causal','pcen','pcen silence','fill','fill 0')]
 every_tfm = pytest.mark.parametrize('name', tfms)
 def made(name, **kw): return tfms[name](),spec(dB='pcen' not in name, **kw)
 
@@ -799,3 +799,23 @@ def test_the_gpu_agrees(name):
     assert y.is_cuda
     torch.testing.assert_close(y.plain().cpu(), t(x).plain(), rtol=1e-5, atol=1e-5)
     if name in reversible: torch.testing.assert_close(t.decode(y).plain().cpu(), x.plain(), rtol=1e-4, atol=1e-3)
+
+def test_frames_that_do_not_count_are_filled_by_item_and_row():
+    x,m,n = masked(dtype=torch.float32)
+    silent = ~m & (torch.arange(x.shape[-1])<n[:,None])
+    x = AudioSpectrogram.create(x, settings=dict(sr=16000, hop_length=160, units='dB'), lengths=n.tolist(), silent=silent)
+    y = FillFrames()(x)
+    for i in range(3):
+        close(y.plain()[i][...,m[i]], x.plain()[i][...,m[i]], 0)
+        low = x.plain()[i][...,m[i]].amin(-1, keepdim=True)
+        close(y.plain()[i][...,~m[i]], low.expand_as(y.plain()[i][...,~m[i]]), 0)
+        close(FillFrames()(x[i]).plain(), y.plain()[i], 0)
+    assert (FillFrames(0.)(x).plain().permute(0,3,1,2)[~m]==0).all() and (FillFrames(-3., 'padding')(x).plain()[0]==x.plain()[0]).all()
+    z = ItemNormalize()(x)
+    back = ItemNormalize().decode(FillFrames().decode(FillFrames()(z)))
+    for i in range(3): close(back.plain()[i][...,m[i]], x.plain()[i][...,m[i]], 1e-3)
+    assert FillFrames()(z).settings['ways'][-1]['name']=='FillFrames'
+    still = AudioSpectrogram.create(torch.full((1,4,6), -100.), settings=dict(sr=16000, hop_length=160, units='dB'), silent=torch.ones(6, dtype=torch.bool))
+    assert (FillFrames()(still).plain()==-100).all()
+    for bad,msg in ((dict(value='max'),"value: expected a number or 'min'"), (dict(value=float('nan')),'value'), (dict(mask=None),'mask: expected')):
+        with pytest.raises(ValueError, match=msg): FillFrames(**bad)
