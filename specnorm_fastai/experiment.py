@@ -187,6 +187,7 @@ _ways = {
     'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80.), **kw})]),
     'sliding': ("mean and std of the 3 s around each frame, for each frequency", None, _sliding),
     'pcen': ("per-channel energy normalization of power", None, _pcen)}
+_kinds = dict(**{'global':'SpecNormalize'}, frequency='SpecNormalize', **dict.fromkeys(('item','item_frequency','item_mean','bands'), 'ItemNormalize'))
 norm_ways = ('none','global','frequency')
 
 def list_ways(): # A table: way, what it does
@@ -203,9 +204,11 @@ def check_ways(
     if not ways: raise ValueError(f"ways: expected at least one of {list(_ways)}, got none")
     if twice:=[w for w in set(ways) if list(ways).count(w)>1]: raise ValueError(f"ways: {sorted(twice)[0]!r} is named twice")
     for w in ways:
-        parts = str(w).split('+')
+        parts,used = str(w).split('+'),{}
         for i,p in enumerate(parts):
             use = options.get(p, {}).get('use', p)
+            if (kind:=_kinds.get(use, use)) in used: raise ValueError(f"ways: {used[kind]!r} and {p!r} are done by one transform, which a pipeline holds once, got {w!r}")
+            used[kind] = p
             if use not in _ways:
                 near = get_close_matches(use, list(_ways), 1)
                 raise ValueError(f"ways: {use!r} is not known{f'; did you mean {near[0]!r}?' if near else ''} There are {', '.join(_ways)}, and chains such as pcen+global")

@@ -65,8 +65,13 @@ def test_a_chain_takes_statistics_of_what_went_before(small):
     collect = collector(small, valid, s, store)
     tfms = way_tfms('pcen+frequency', lambda *a: seen.append(a) or collect(*a), s)
     assert [(c,[type(t).__name__ for t in ts],q) for c,ts,q in seen]==[('pcen',['PCEN'],False)]
-    after = collect('pcen+frequency', tfms, False).reduce('frequency')  # of real frames
-    assert after.mean.abs().max()<1e-4 and (after.std-1).abs().max()<1e-4
+    rec = StatsRecorder('frequency')
+    for x,_ in experiment_dls(small, valid, tfms, s, store).train.new(shuffle=False, drop_last=False): rec.update(x, mask=x.frame_mask('silence'))
+    assert rec.mean.abs().max()<1e-4 and (rec.std-1).abs().max()<1e-4
+
+@pytest.mark.parametrize('way,msg', [('global+frequency','done by one transform'), ('item+bands','done by one transform'), ('item+item','done by one transform'), ('short+item','done by one transform'), ('none+item','stands alone'), ('item+pcen','comes first')])
+def test_chains_that_cannot_be_are_refused(way, msg):
+    with pytest.raises(ValueError, match=msg): check_ways([way], dict(short=dict(use='bands')) if 'short' in way else None)
 
 def test_class_rows_are_sklearns():
     from sklearn.metrics import precision_recall_fscore_support
