@@ -50,7 +50,8 @@ def corrected_ttest(
     diffs, # Differences of J paired runs (..., run), in any unit
     n_train:float, # Clips trained on in a run
     n_test:float, # Clips validated on in a run
-    level:float=.95 # Confidence of the interval
+    level:float=.95, # Confidence of the interval
+    step:float=0. # Least step of a difference, such as one clip of those validated on: rounding adds step²/12 to the variance
 )->dict: # mean, low and high in the unit of `diffs`, p (two-sided) and df, each (...); NaN but the mean of one run
     "Corrected resampled t-test (Nadeau and Bengio, 2003; for repeated folds Bouckaert and Frank, 2004)"
     d = np.asarray(diffs, dtype=float)
@@ -60,7 +61,7 @@ def corrected_ttest(
         if not v>0: raise ValueError(f"{k}: expected clips, more than 0, got {v!r}")
     J,m = d.shape[-1],d.mean(-1)
     if J<2: return dict(mean=m, low=m*np.nan, high=m*np.nan, p=m*np.nan, df=0)
-    se = np.sqrt(d.var(-1, ddof=1)*(1/J+n_test/n_train))
+    se = np.sqrt(np.maximum(d.var(-1, ddof=1), step**2/12)*(1/J+n_test/n_train))
     half = stats.t.ppf((1+level)/2, J-1)*se
     with np.errstate(divide='ignore', invalid='ignore'): t = np.where(m==0, 0., np.abs(m)/se)
     return dict(mean=m, low=m-half, high=m+half, p=2*stats.t.sf(t, J-1), df=J-1)
@@ -153,7 +154,7 @@ def paired_tests(
     runs = np.concatenate([v.mean(-1) for v,_ in parts], -1)
     n_test = sum(v.shape[1]*v.shape[2] for v,_ in parts)/runs.shape[-1]
     if n_train is None: n_train = (len(parts)-1)*n_test if len(parts)>1 else 4*n_test
-    t = corrected_ttest(runs.reshape(*np.shape(y)[:-2], -1), n_train, n_test, level)
+    t = corrected_ttest(runs.reshape(*np.shape(y)[:-2], -1), n_train, n_test, level, 1/n_test)
     boot = clip_bootstrap(y, fold, cluster, level=level, n_boot=n_boot, seed=seed)
     return t,(boot if runs.shape[-1]>1 else {**boot, 'p':boot['p']*np.nan})
 
@@ -240,7 +241,7 @@ def _needs(y, fold, cluster, ratio, alpha, power=.8, most=100):
     more = n*short(r)
     if more>1e6: return f"no number of runs on these {n} clips; more than a million clips"
     more = math.ceil(more/10**(e:=math.floor(math.log10(more))-1))*10**e
-    return f"no number of runs on these {n} clips; about {more} clips with {r} runs"+(' in each fold' if k>1 else '')
+    return f"no number of runs on these {n} clips; at least about {more} clips with {r} runs"+(' in each fold' if k>1 else '')
 
 def _p(p): return '< 0.001' if p<.001 else f'{p:.3f}' if p<.0995 else f'{p:.2f}'
 
@@ -251,13 +252,14 @@ def _why(verdict, here, k, J, t, boot, alpha, missing, n_train):
     if J<2: return pre+"one run of each: another seed might turn the sign"
     one = f"; one split: no train set but these {n_train:.0f} clips was tried" if k==1 else ''
     boots = f"clips and runs {_p(boot)}" if J>k else f"clips alone {_p(boot)}"
-    agree = f"both tests agree (corrected t-test {_p(t)}, {boots})"
+    agree = f"both tests agree (adjusted p: corrected t-test {_p(t)}, {boots})"
     if verdict!='not established': return pre+agree+one
-    if here!='not established' and k==1: return pre+f"only one of the tests shows it (clips and runs {_p(boot)}, corrected t-test {_p(t)})"+one
-    if here!='not established': return pre+f"{here} for networks trained on these clips (clips and runs {_p(boot)}), not shown for other train sets (corrected t-test {_p(t)})"
-    if boot<=alpha: return pre+f"shown for other clips like these ({boots}), not for other runs and train sets (corrected t-test {_p(t)})"
-    if t<=alpha: return pre+f"shown on these clips (corrected t-test {_p(t)}), not for others like them ({boots})"
-    return pre+f"within what runs and clips vary by (corrected t-test {_p(t)}, {boots})"
+    if max(t, boot)<=alpha: return pre+f"each test by itself shows it (adjusted p: corrected t-test {_p(t)}, clips and runs {_p(boot)}), both after adjusting for all ways do not"+one
+    if here!='not established' and k==1: return pre+f"only one of the tests shows it (adjusted p: clips and runs {_p(boot)}, corrected t-test {_p(t)})"+one
+    if here!='not established': return pre+f"{here} for networks trained on these clips (adjusted p: clips and runs {_p(boot)}), not shown for other train sets (adjusted p: corrected t-test {_p(t)})"
+    if boot<=alpha: return pre+f"shown for other clips like these (adjusted p: {boots}), not for other runs and train sets (adjusted p: corrected t-test {_p(t)})"
+    if t<=alpha: return pre+f"shown on these clips (adjusted p: corrected t-test {_p(t)}), not for others like them (adjusted p: {boots})"
+    return pre+f"within what runs and clips vary by (adjusted p: corrected t-test {_p(t)}, {boots})"
 
 def analyze(
     rows:pd.DataFrame, # A row for each run: way, fold, seed, accuracy (0 to 1), n_train (clips)

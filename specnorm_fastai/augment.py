@@ -440,8 +440,11 @@ class MixLossCallback(MixHandler):
     def __init__(self): pass  # the shares come with the targets
     def before_fit(self):
         if odd:=[o for o in ('mix_up','cut_mix') if hasattr(self.learn, o)]: raise ValueError(f"MixLossCallback: there is {odd[0]} too, and one batch cannot be mixed twice")
-    def before_train(self):
+    def _mend(self):
         if self.learn.loss_func==self.lf: self.learn.loss_func = self.old_lf  # a training was interrupted
+    def before_validate(self): self._mend()
+    def before_train(self):
+        self._mend()
         super().before_train()
     def before_batch(self):
         mix = next((y.mix for y in self.yb if hasattr(y, 'mix')), None)

@@ -18,13 +18,13 @@ from fastai.callback.core import Callback
 from filelock import FileLock,Timeout
 
 from .analysis import analyze,format_analysis
-from .core import _hz,_whole_file,audio_info
-from .data import synthetic_audio
+from .core import AudioSpectrogram,_whole_file
+from .data import same_value,synthetic_audio
 from .experiment import *
 from .experiment import _check_files,_known,_setting_defaults
-from .features import AudioToSpec,_row_freqs
 from .report import write_report
-from .specstats import _versions
+from .recorder import StatsRecorder
+from .specstats import SpecStats,_versions
 from .stats import collect_stats
 
 # %% ../nbs/80_compare.ipynb #cf996e24
@@ -66,10 +66,11 @@ def _machine():
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0]}-{key[1]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
 
-def _said(settings):
-    "The settings that are not the defaults, so that one that a later version adds does not part old runs from new ones"
-    return {k:v for k,v in settings.items() if k not in _setting_defaults or v!=_setting_defaults[k]}
-def _digest(settings): return hashlib.sha256(json.dumps(_said(settings), sort_keys=True).encode()).hexdigest()[:16]
+def _digest(settings, way):
+    "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, and the options of its way"
+    own = {p:o for p in way.split('+') if (o:=settings['way_options'].get(p))}
+    said = {k:v for k,v in settings.items() if k!='way_options' and (k not in _setting_defaults or v!=_setting_defaults[k])}
+    return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {})}, sort_keys=True).encode()).hexdigest()[:16]
 
 @contextmanager
 def _alone(out):
@@ -86,10 +87,13 @@ def _load_runs(out, settings):
     "The runs in a folder, by way, fold and seed"
     res = {}
     for f in sorted((out/'runs').glob('*.json')):
-        try: d = json.loads(f.read_text(encoding='utf8')); r = d['row']; key,of = (r['way'],r['fold'],r['seed']),d['settings']
+        try:
+            d = json.loads(f.read_text(encoding='utf8')); r = d['row']
+            key,of,parts = (str(r['way']),str(r['fold']),int(r['seed'])),d['settings'],[d[k] for k in ('predictions','classes','history')]
+            if not all(isinstance(p, list) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
         except (ValueError,KeyError,TypeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
-        if of!=_digest(settings): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
+        if of!=_digest(settings, key[0]): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
         res[key] = d
     return res
 
@@ -97,15 +101,18 @@ def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
     file,settings,call = out/'results.json',info['settings'],{}
     if file.exists() and any((out/'runs').glob('*.json')):
-        try: old = json.loads(file.read_text(encoding='utf8')); call = old['call']; old = old['settings']
+        try: old = json.loads(file.read_text(encoding='utf8')); call,old = dict(old['call']),dict(old['settings'])
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
+        options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
         was,now = ({**_setting_defaults, **v} for v in (old,settings))
+        now['way_options'],was['way_options'] = options,{**options, **old.get('way_options', {})}
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {was.get(k)!r}, is {now.get(k)!r}"
                 for k in {**was,**now} if was.get(k)!=now.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
     elif not file.exists() or '"settings"' in file.read_text(encoding='utf8', errors='replace'): _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     else: raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
+    settings['way_options'] = {k:v for k,v in settings['way_options'].items()} if not call else options
     return _load_runs(out, settings),call
 
 class _Data:
@@ -144,7 +151,7 @@ def _run_all(data, todo, out, settings):
         except FloatingPointError as e: raise ValueError(f"the run {way}, fold {f}, seed {seed}: {e}") from None
         k += steps[f]
         d['row'] = dict(way=way, fold=f, seed=seed, **d['row'], started=start, **_flat(s))
-        _write(_run_file(out, (way,f,seed)), json.dumps(dict(d, settings=_digest(settings))))
+        _write(_run_file(out, (way,f,seed)), json.dumps(dict(d, settings=_digest(settings, way))))
 
 def _write_tables(out, done, ways):
     "results.csv, predictions.csv, classes.csv and history.csv of all runs in a folder"
@@ -153,8 +160,11 @@ def _write_tables(out, done, ways):
     rows = pd.DataFrame([done[k]['row'] for k in keys])
     of = lambda part: pd.DataFrame([dict(way=k[0], fold=k[1], seed=k[2], **r) for k in keys for r in done[k][part]])
     tables = dict(results=rows, predictions=of('predictions'), classes=of('classes'), history=of('history'))
+    for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs
     for nm,t in tables.items(): _write(out/f'{nm}.csv', t.to_csv(index=False))
     return tables
+
+def _write_results(out, info, tables): _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
 
 def _write_stats(out, data, sr):
     "Statistics of the train split of each fold, in dB"
@@ -168,18 +178,19 @@ def _write_stats(out, data, sr):
     return res
 
 def _write_examples(out, data, ways, n=4):
-    "A few clips that were left out, before and after each way"
+    "A few clips that were left out, before and after each way; the units of each"
     f,valid = next(iter(data.valid.items()))
     some = data.df[valid].drop_duplicates('label').head(n)
     def batch(tfms):
         with torch.no_grad(): x = next(iter(data.dls(f, tfms).test_dl(some, num_workers=0, bs=n)))[0]
-        return x,x.plain().cpu().numpy()[:,0]
-    x,before = batch(None)
+        return x,x.plain().float().cpu().numpy()[:,0]
+    (x,before),units = batch(None),{}
     arrays = dict(filename=some.filename.to_numpy(dtype=str), label=some.label.to_numpy(dtype=str), freqs=np.array(x.freqs or []), before=before,
                   seconds=np.full(len(some), x.shape[-1]*x.settings['hop_length']/x.settings['sr']))
-    for w in ways: arrays[f'way:{w}'] = batch(data.tfms(f, w))[1]
+    for w in ways: y,arrays[f'way:{w}'] = batch(data.tfms(f, w)); units[w] = y.units
     with _whole_file(out/'examples.npz') as tmp:
         with open(tmp, 'wb') as h: np.savez_compressed(h, **arrays)
+    return units
 
 def summarize(
     rows:pd.DataFrame # `results.csv`: one row for each run
@@ -192,12 +203,38 @@ def summarize(
 def _choose_folds(df, fold):
     "Which folds to hold out, one after the other"
     every = sorted(df.fold.unique().tolist(), key=str)
-    if fold is None: folds = ['test'] if 'test' in df else every[:1]
-    elif isinstance(fold, (list,tuple)): folds = list(fold)
-    else: folds = every if fold=='all' else [fold]
-    if not folds or len(set(map(str, folds)))<len(folds): raise ValueError(f"fold: expected 'all' or folds, each once, got {fold!r}")
+    if 'test' in df:
+        if fold is not None: raise ValueError(f"fold: expected without test clips, which are held out, got {fold!r}")
+        folds = ['test']
+    elif fold is None:
+        if any(str(f).lower() in ('train','training') for f in every): raise ValueError(f"fold: which of {every} is to be held out?")
+        folds = every[:1]
+    else: folds = every if isinstance(fold, str) and fold=='all' else list(fold) if isinstance(fold, (list,tuple)) else [fold]
+    if any(isinstance(f, bool) for f in folds): raise ValueError(f"fold: expected 'all' or folds among {every}, got {fold!r}")
     for f in folds: split_masks(df, f)
+    if folds!=['test']: folds = [next(v for v in every if same_value(pd.Series([v]), f).any()) for f in folds]  # as the table spells them
+    if not folds or len(set(folds))<len(folds): raise ValueError(f"fold: expected 'all' or folds, each once, got {fold!r}")
+    if few:=[f for f in folds if split_masks(df, f).sum()<2]: raise ValueError(f"fold: expected two or more clips to validate on, fold {few[0]!r} holds one")
     return folds
+
+def _clusters(df, folds, log):
+    "The recording of each clip, where known and of use to the analysis"
+    src = df.attrs.get('source')
+    if not src: return None
+    of = df.filename.map(src)
+    for f in folds:
+        v = split_masks(df, f)
+        if both:=len(set(of[v])&set(of[~v])): log(f"{both} recording{'s' if both>1 else ''} stand{'' if both>1 else 's'} on both sides of fold {f} (column src_file): what is measured may be how well a recording is known again")
+    if lone:=[f for f in folds if of[split_masks(df, f)].nunique()<2]:
+        log(f"Fold {lone[0]} holds one recording, so that intervals are over clips, as if these were independent")
+        return None
+    return src
+
+def _some_stats():
+    "Statistics of no sound, to try options with"
+    rec = StatsRecorder('frequency', quantiles=True)
+    rec.update(AudioSpectrogram.create(torch.randn(2,1,16,9, generator=torch.Generator().manual_seed(0)), settings=dict(sr=16000, n_fft=400, hop_length=200)))
+    return SpecStats.from_recorder(rec)
 
 def _arguments(given, synthetic):
     "What stands in arguments, the recipe and the defaults, in this order: that of the call, and the settings"
@@ -209,6 +246,9 @@ def _arguments(given, synthetic):
     if isinstance(call['ways'], str): call['ways'] = [call['ways']]
     settings = experiment_settings(**every)
     check_ways(call['ways'], settings['way_options'])
+    used = {p for w in call['ways'] for p in w.split('+')}
+    settings['way_options'] = {k:v for k,v in settings['way_options'].items() if k in used}
+    for w in call['ways']: way_tfms(w, lambda *a: _some_stats(), settings)  # a bad option is named before anything is trained
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
     return call,settings
@@ -221,8 +261,9 @@ def _read_data(data, test_data, cols):
     if new:=sorted(set(test.label)-set(df.label)): raise ValueError(f"test_data: no clip in {data} of the classes {new}")
     if both:=set(df.path)&set(test.path): raise ValueError(f"test_data: {sorted(both)[0]} is among the train clips too")
     res = pd.concat([df.assign(test=False), test.assign(test=True)], ignore_index=True)
-    res.attrs = dict(made_folds=False, source={**df.attrs['source'], **test.attrs['source']} if df.attrs['source'] and test.attrs['source'] else None)
-    if clash:=sorted(set(df.filename)&set(test.filename)): res['filename'] = [f'test/{f}' if t and f in clash else f for f,t in zip(res.filename, res.test)]
+    of = [(t.attrs['source'] or {}).get(f, str(p)) for t in (df,test) for f,p in zip(t.filename, t.path)]
+    if clash:=set(df.filename)&set(test.filename): res['filename'] = [f'test/{f}' if t and f in clash else f for f,t in zip(res.filename, res.test)]
+    res.attrs = dict(made_folds=False, source=dict(zip(res.filename, of)) if df.attrs['source'] or test.attrs['source'] else None)
     return res
 
 def compare(
@@ -269,6 +310,8 @@ def _command(out, where):
     dirs = [a for k,v in (('--data',where['data']),('--test-dir',where['test_data'])) if v not in (None,'synthetic') for a in (k,v)]
     return shlex.join(['specnorm-compare',*dirs,'--recipe',str(out/'recipe.json'),'--out','results-again'])
 
+def _many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
+
 def _compare(df, out, call, s, where, log):
     "The experiment, in a folder that no other process writes to"
     secs,digest = _check_files(df)
@@ -279,35 +322,39 @@ def _compare(df, out, call, s, where, log):
     settings = dict(s, clips=len(df), classes=int(n_cls), seconds_of_audio=round(float(secs.sum()), 3), data_sha256=digest)
     info = dict(settings=settings, call=dict(call, folds=[str(f) for f in folds], **where), labels=sorted(df.label.unique()), command=_command(out, where))
     done,before = _open_out(out, info)
-    known = [w for w in dict.fromkeys([*before.get('ways', []), *(k[0] for k in done)]) if any(k[0]==w for k in done)]
-    every = [*known, *(w for w in ways if w not in known)]  # also of earlier calls
-    if call['baseline'] is None: call['baseline'] = before.get('baseline') if before.get('baseline') in known else every[0]
+    s['way_options'] = settings['way_options']
+    every = list(dict.fromkeys([*before.get('ways', []), *ways, *(k[0] for k in done)]))  # also of earlier calls
+    every = [w for w in every if w in ways or any(k[0]==w for k in done)]
+    if call['baseline'] is None: call['baseline'] = before.get('baseline') if before.get('baseline') in every else every[0]
     if call['baseline'] not in every: raise ValueError(f"baseline: expected one of the ways {every}, got {call['baseline']!r}")
     info['call'].update(ways=every, baseline=call['baseline'])
-    _write(out/'recipe.json', json.dumps({**call, **s}, indent=1))
     keys = [(w,str(f),k) for k in range(call['seed'], call['seed']+call['runs']) for f in folds for w in ways]
     todo = [k for k in keys if k not in done]
+    there,seeds = list(dict.fromkeys(k[1] for k in [*done,*keys])),sorted({k[2] for k in [*done,*keys]})  # the recipe is of all that the folder will hold
+    _write(out/'recipe.json', json.dumps({**call, 'fold':None if there==['test'] else there, 'seed':seeds[0], 'runs':seeds[-1]-seeds[0]+1, **s}, indent=1))
     if df.attrs.get('made_folds') and folds!=['test']:
         log("No column of folds: five folds were made, seeded and stratified. Pieces of one recording may stand on both sides")
-    log(f"{len(df)} clips of {n_cls} classes, {s['duration']:g} s each; {len(ways)} ways, {len(folds)} fold{'s' if len(folds)>1 else ''}, {call['runs']} seeds: "
-        f"{len(keys)} runs of {s['epochs']} epochs" + (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
+    log(f"{len(df)} clips of {n_cls} classes, {s['duration']:g} s each; {_many(len(ways), 'way')}, {_many(len(folds), 'fold')}, {_many(call['runs'], 'seed')}: "
+        f"{_many(len(keys), 'run')} of {_many(s['epochs'], 'epoch')}" + (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
+    src = _clusters(df, folds, log)
     data = _Data(df, folds, s, call['workers'])
+    _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
     try:
         if todo: _run_all(data, todo, out, settings)
     finally:  # also where it was interrupted
         if done:=_load_runs(out, settings):
             tables = _write_tables(out, done, every)
-            _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
+            _write_results(out, info, tables)
     rows,preds = tables['results'],tables['predictions']
-    if src:=df.attrs.get('source'): preds = preds.assign(source=preds.filename.map(src))
+    if src: preds = preds.assign(source=preds.filename.map(src))
     res = analyze(rows.sort_values('way', key=lambda c: c.map(every.index), kind='stable'), preds, call['baseline'], cluster='source' if src else None)
     _write(out/'analysis.csv', res.to_csv(index=False))
-    _write_stats(out, data, s['sample_rate'])
-    _write_examples(out, data, every)
+    _write_results(out, dict(info, units=_write_examples(out, data, every)), tables)
     report = write_report(out, dict(zip(df.filename, df.path)))
     held = list(dict.fromkeys(rows.fold))
     place = 'the test clips' if held==['test'] else f'fold {held[0]}' if len(held)==1 else f'{len(held)} folds'
     if more:=len(set(done)-set(keys)): log(f"The folder holds {more} more run{'s' if more>1 else ''}, which count too")
     log(f"\nAccuracy on {place}, compared to {call['baseline']}:\n\n{format_analysis(res)}\n")
+    if (res.low<=1/n_cls).all(): log(f"No way is clearly above chance, {100/n_cls:.1f} %: the networks have hardly learned. More epochs or a smaller bs may help; an epoch has {_many(max(1, int(rows.n_train.min())//s['bs']), 'step')}")
     log(f"Chance is {100/n_cls:.1f} %. Look at {report}")
     return res

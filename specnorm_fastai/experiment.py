@@ -10,7 +10,7 @@ __all__ = ['feature_cfgs', 'norm_ways', 'waveform_ways', 'read_table', 'split_ma
 import hashlib,math,time
 from dataclasses import fields,replace
 from difflib import get_close_matches
-from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,10 @@ from fastcore.foundation import L
 from .augment import SignalMixUp,SpecAugment
 from .callback import AverageCrops
 from .core import audio_extensions,audio_info,get_audio_files
-from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value,synthetic_audio
+from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
-from .stats import _of_each_file,collect_stats,keep_random_state
+from .stats import _of_each_file,keep_random_state
 from .transforms import AudioNormalize,SpecNormalize
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,
     PeakNormalize,RMSNormalize,RobustNormalize,SlidingNormalize)
@@ -51,8 +51,13 @@ def _column(csv, df, col, arg, defaults):
     elif col not in df.attrs['columns']: raise ValueError(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
     return col
 
-def _even_folds(labels, n=5, seed=0):
-    "A seeded fold for each row, each class spread evenly"
+def _even_folds(labels, n=5, seed=0, source=None):
+    "A seeded fold for each row, each class spread evenly, and the clips of one recording together"
+    if source is not None and len(set(source))<len(source):
+        from sklearn.model_selection import StratifiedGroupKFold
+        folds = np.zeros(len(labels), dtype=int)
+        for k,(_,at) in enumerate(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, source)): folds[at] = k+1
+        return folds
     folds,rng = np.zeros(len(labels), dtype=int),np.random.default_rng(seed)
     for l in np.unique(labels):
         at = np.flatnonzero(labels==l); rng.shuffle(at); folds[at] = np.arange(len(at))%n+1
@@ -76,7 +81,9 @@ def read_table(
             if (df[c]=='').any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
         res = pd.DataFrame(dict(filename=df.filename, path=df.path, label=df[label]))
         if 'src_file' in df.attrs['columns']: source = dict(zip(df.filename, df.src_file))
-        if fold is not None: res['fold'] = df[fold].astype(int) if df[fold].str.fullmatch(r'-?[0-9]{1,15}').all() else df[fold]
+        if fold is not None:
+            whole = df[fold].str.fullmatch(r'-?[0-9]{1,15}').all() and df[fold].astype(int).nunique()==df[fold].nunique()  # '1' and '01' are two
+            res['fold'] = df[fold].astype(int) if whole else df[fold]
         if test is not None: res['test'] = _as_bools(df[test], csv)
     else:
         for k,v in (('label_col',label_col),('fold_col',fold_col),('test_col',test_col)):
@@ -89,7 +96,7 @@ def read_table(
         res = pd.DataFrame([(str(f.relative_to(data)), str(f), d.name) for d,fs in files.items() for f in fs], columns=['filename','path','label'])
     made_folds = 'fold' not in res
     res = res.reset_index(drop=True)
-    if made_folds: res['fold'] = _even_folds(res.label.to_numpy())
+    if made_folds: res['fold'] = _even_folds(res.label.to_numpy(), source=res.filename.map(source).to_numpy() if source else None)
     if res.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {res.label.unique().tolist()}")
     res.attrs = dict(made_folds=made_folds, source=source)
     return res
@@ -146,9 +153,10 @@ def feature_config(
     features='mel' # 'spec', 'mel', or a dict with `kind` and settings that differ, such as dict(kind='mel', n_mels=128)
 ):
     "An `AudioConfig` in dB"
+    if not isinstance(features, (str,dict)): raise ValueError(f"features: expected a name or a table of settings, got {features!r}")
     kw = {'kind':features} if isinstance(features, str) else dict(features)
     kind = kw.pop('kind', 'mel')
-    if kind not in feature_cfgs: raise ValueError(f"features: expected one of {list(feature_cfgs)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in feature_cfgs: raise ValueError(f"features: expected one of {list(feature_cfgs)}, got {kind!r}")
     cfg = feature_cfgs[kind]
     names = [f.name for f in fields(cfg)]
     for k in kw: _known('features', k, names)
@@ -157,7 +165,7 @@ def feature_config(
 def _known(what, k, names):
     if k in names: return
     near = get_close_matches(str(k), [str(n) for n in names], 1)
-    raise ValueError(f"{what}: {k!r} is not known{f'; did you mean {near[0]!r}?' if near else ''} It has {', '.join(map(str, names))}")
+    raise ValueError(f"{what}: {k!r} is not known{f'; did you mean {near[0]!r}?' if near else '.'} There is {', '.join(map(str, names)) or 'none'}")
 
 def _frames(seconds, s):
     "Seconds as frames of the spectrograms that settings make"
@@ -172,27 +180,32 @@ def _sliding(st, s, seconds=3., center=True, norm_vars=True):
     return [SlidingNormalize(n, min(n, max(2, n//3)), center, norm_vars), FillFrames('min')]
 def _pcen(st, s, **kw): return [PCEN(**{'start':'first', **kw})]  # librosa's start makes a flash of the first frames
 
-# name: (what a user reads, which statistics it needs, what makes its transforms of statistics, settings and its own options)
+# name: (what a user reads, which statistics it needs, what makes its transforms of statistics, settings and its own options, what takes the options)
 _ways = {
-    'none': ('the spectrogram as it is', None, lambda st, s: []),
-    'global': ('mean and std of the train split, one pair', 'moments', _from(SpecNormalize, axes='global')),
-    'frequency': ('mean and std of the train split for each frequency', 'moments', _from(SpecNormalize, axes='frequency')),
-    'robust': ('median and interquartile range of the train split for each frequency', 'quantiles', _from(RobustNormalize, axes='frequency')),
-    'ast': ('mean and 2 std of the train split, one pair', 'moments', _from(ASTNormalize, axes='global')),
-    'item': ("mean and std of each clip, one pair", None, _by_clip(per='item')),
-    'item_frequency': ("mean and std of each clip for each frequency", None, _by_clip(per='frequency')),
-    'item_mean': ("mean of each clip for each frequency, no std", None, _by_clip(per='frequency', std=False)),
-    'bands': ("mean and std of each clip in 8 bands of frequencies", None, _by_clip(per='band', bands=8)),
-    'minmax': ("each clip to [-1, 1]", None, lambda st, s, **kw: [MinMaxNormalize(**kw), FillFrames('min')]),
-    'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80.), **kw})]),
-    'sliding': ("mean and std of the 3 s around each frame, for each frequency", None, _sliding),
-    'pcen': ("per-channel energy normalization of power", None, _pcen)}
+    'none': ('the spectrogram as it is', None, lambda st, s: [], None),
+    'global': ('mean and std of the train split, one pair', 'moments', _from(SpecNormalize, axes='global'), SpecNormalize.from_stats),
+    'frequency': ('mean and std of the train split for each frequency', 'moments', _from(SpecNormalize, axes='frequency'), SpecNormalize.from_stats),
+    'robust': ('median and interquartile range of the train split for each frequency', 'quantiles', _from(RobustNormalize, axes='frequency'), RobustNormalize.from_stats),
+    'ast': ('mean and 2 std of the train split, one pair', 'moments', _from(ASTNormalize, axes='global'), ASTNormalize.from_stats),
+    'item': ("mean and std of each clip, one pair", None, _by_clip(per='item'), ItemNormalize),
+    'item_frequency': ("mean and std of each clip for each frequency", None, _by_clip(per='frequency'), ItemNormalize),
+    'item_mean': ("mean of each clip for each frequency, no std", None, _by_clip(per='frequency', std=False), ItemNormalize),
+    'bands': ("mean and std of each clip in 8 bands of frequencies", None, _by_clip(per='band', bands=8), ItemNormalize),
+    'minmax': ("each clip to [-1, 1]", None, lambda st, s, **kw: [MinMaxNormalize(**kw), FillFrames('min')], MinMaxNormalize),
+    'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80.), **kw})], DBReference),
+    'sliding': ("mean and std of the 3 s around each frame, for each frequency", None, _sliding, _sliding),
+    'pcen': ("per-channel energy normalization of power", None, _pcen, PCEN)}
+def _options(way):
+    "Names of the options of a way"
+    of = _ways[way][3]
+    return [] if of is None else [k for k in signature(of).parameters if k not in ('mean','stats','st','s','unchecked')]
+
 _kinds = dict(**{'global':'SpecNormalize'}, frequency='SpecNormalize', **dict.fromkeys(('item','item_frequency','item_mean','bands'), 'ItemNormalize'))
 norm_ways = ('none','global','frequency')
 
-def list_ways(): # A table: way, what it does
+def list_ways(): # A table: way, what it does, and the options that a recipe may give it
     "The ways that an experiment can compare; with `+` one follows another"
-    return pd.DataFrame([(k,v[0]) for k,v in _ways.items()], columns=['way','what it does']).set_index('way')
+    return pd.DataFrame([(k,v[0],', '.join(_options(k))) for k,v in _ways.items()], columns=['way','what it does','options']).set_index('way')
 
 def check_ways(
     ways, # Names, such as ['none', 'global', 'pcen+global']
@@ -201,22 +214,26 @@ def check_ways(
     "Raise where a way is not known"
     options = options or {}
     if not isinstance(options, dict) or any(not isinstance(v, dict) for v in options.values()): raise ValueError(f"way_options: expected a table of options for each way, got {options!r}")
+    if not isinstance(ways, (list,tuple)) or not all(isinstance(w, str) for w in ways): raise ValueError(f"ways: expected a list of names, got {ways!r}")
     if not ways: raise ValueError(f"ways: expected at least one of {list(_ways)}, got none")
     if twice:=[w for w in set(ways) if list(ways).count(w)>1]: raise ValueError(f"ways: {sorted(twice)[0]!r} is named twice")
     for w in ways:
         parts,used = str(w).split('+'),{}
         for i,p in enumerate(parts):
             use = options.get(p, {}).get('use', p)
+            if not isinstance(use, str): raise ValueError(f"way_options.{p}: expected the name of a way in use, got {use!r}")
             if (kind:=_kinds.get(use, use)) in used: raise ValueError(f"ways: {used[kind]!r} and {p!r} are done by one transform, which a pipeline holds once, got {w!r}")
             used[kind] = p
             if use not in _ways:
                 near = get_close_matches(use, list(_ways), 1)
-                raise ValueError(f"ways: {use!r} is not known{f'; did you mean {near[0]!r}?' if near else ''} There are {', '.join(_ways)}, and chains such as pcen+global")
+                raise ValueError(f"ways: {use!r} is not known{f'; did you mean {near[0]!r}?' if near else '.'} There are {', '.join(_ways)}, and chains such as pcen+global")
             if use=='none' and len(parts)>1: raise ValueError(f"ways: 'none' stands alone, got {w!r}")
             if use=='pcen' and i: raise ValueError(f"ways: 'pcen' takes power, so it comes first in a chain, got {w!r}")
-    names = {p for w in ways for p in str(w).split('+')}
-    for k in options:
-        if k not in names: raise ValueError(f"way_options: there are options for {k!r}, which is not among the ways {list(ways)}")
+    for k,o in options.items():
+        use = o.get('use', k)
+        if use not in _ways: raise ValueError(f"way_options: {k!r} is no way{f'; did you mean {near[0]!r}?' if (near:=get_close_matches(k, list(_ways), 1)) else ''} Give it use = one of {', '.join(_ways)}")
+        for n in o:
+            if n!='use': _known(f'way_options.{k}', n, _options(use))
     return list(ways)
 
 def way_tfms(
@@ -228,48 +245,45 @@ def way_tfms(
     s,res,parts = settings or experiment_settings(),[],way.split('+')
     for i,p in enumerate(parts):
         kw = dict(s['way_options'].get(p, {}))
-        _,needs,make = _ways[kw.pop('use', p)]
+        _,needs,make,_ = _ways[kw.pop('use', p)]
         st = collect('+'.join(parts[:i]), list(res), needs=='quantiles') if needs else None
         try: res += make(st, s, **kw)
-        except TypeError as e: raise ValueError(f"way_options.{p}: {e}") from None
+        except (TypeError,ValueError) as e: raise ValueError(f"way_options.{p}: {e}") from None
     return res
 
-# %% ../nbs/77_experiment.ipynb #ccb6fe5a
-_setting_defaults = dict(
-    features='mel', # 'spec', 'mel', or a table with `kind` and what differs
-    duration=None, # Seconds that clips are cropped or padded to; None: the longest clip, at most 5
-    crop='random', # Where longer clips are cropped in training: 'random' or 'center'
-    sample_rate=16000, # Hz
-    waveform='standard', # How waveforms are normalized: one of `waveform_ways`
-    min_energy=None, # Crops are drawn among windows at most this many dB below the loudest one, such as -20; None: anywhere
-    crops=1, # Crops of each clip whose predictions are averaged
-    specaugment=None, # Options of `SpecAugment`, such as dict(freq=8, time=25); None: no masks
-    mixup=None, # Alpha of the shares that are mixed, above 0; None: nothing is mixed
-    mix='spectrogram', # What `mixup` mixes: 'spectrogram' or 'waveform', or 'between_class': waveforms of two classes by their loudness
-    arch='xresnet18', # Network: a name that `spec_learner` takes
-    arch_options={}, # Options of the network
-    epochs=15, # Times that every train clip is seen
-    lr=3e-3, # Highest learning rate of the one-cycle schedule
-    wd=None, # Weight decay; None: fastai's
-    bs=32, # Clips in a batch
-    precision='float32', # Or 'bfloat16': faster where the processor has it
-    way_options={}) # Options of ways, by name
-
+# %% ../nbs/77_experiment.ipynb #cdcb2340
 waveform_ways = {'none': lambda: [], 'standard': lambda: [AudioNormalize()], 'rms': lambda: [RMSNormalize()], 'peak': lambda: [PeakNormalize()],
                  'level': lambda: [LevelNormalize()], 'sliding': lambda: [AudioSlidingNormalize()]}
 
 _mixes = ('spectrogram','waveform','between_class')
-def _augments(s):
-    "Transforms of waveforms and of normalized spectrograms that draw at random, of training alone"
+def _augments(s, centred=True):
+    "Transforms of waveforms and of normalized spectrograms that draw at random, of training alone; masks hold the mean, which is 0 where the way makes it so"
     mixes = s['mixup'] is not None and s['mix']!='spectrogram'
-    return [SignalMixUp(s['mixup'], between_class=s['mix']=='between_class')] if mixes else [],[] if s['specaugment'] is None else [SpecAugment(**s['specaugment'])]
+    masks = [] if s['specaugment'] is None else [SpecAugment(**{'val':0. if centred else None, **s['specaugment']})]
+    return [SignalMixUp(s['mixup'], between_class=s['mix']=='between_class')] if mixes else [],masks
 
 def experiment_settings(
-    **given # Those that differ from the defaults
+    features='mel', # 'spec', 'mel', or a dict with `kind` and what differs, such as dict(kind='mel', n_mels=128)
+    duration:float=None, # Seconds that clips are cropped or padded to; None: `compare` takes the longest clip, at most 5
+    crop:str='random', # Where longer clips are cropped in training: 'random' or 'center'
+    min_energy:float=None, # Crops are drawn among windows at most this many dB below the loudest one, such as -20; None: anywhere
+    crops:int=1, # Crops of each clip whose predictions are averaged
+    sample_rate:int=16000, # Hz
+    waveform:str='standard', # How waveforms are normalized: 'none', 'standard', 'rms', 'peak', 'level' or 'sliding'
+    specaugment:dict=None, # Options of `SpecAugment`, such as dict(freq=8, time=25); None: no masks
+    mixup:float=None, # Alpha of the shares that are mixed, above 0; None: nothing is mixed
+    mix:str='spectrogram', # What `mixup` mixes: 'spectrogram' or 'waveform', or 'between_class': waveforms of two classes by their loudness
+    arch:str='xresnet18', # Network: a name that `spec_model` takes
+    arch_options:dict={}, # Options of the network, such as dict(width=16) of 'small'
+    epochs:int=15, # Times that every train clip is seen
+    lr:float=3e-3, # Highest learning rate of the one-cycle schedule
+    wd:float=None, # Weight decay; None: fastai's
+    bs:int=32, # Clips in a batch
+    precision:str='float32', # Or 'bfloat16': faster where the processor has it
+    way_options:dict={} # Options of ways, by name; `use` makes another way of one
 )->dict: # All of them
     "The settings of an experiment, checked"
-    for k in given: _known('settings', k, _setting_defaults)
-    s = {**_setting_defaults, **{k:v for k,v in given.items() if v is not None}}
+    s = dict(locals())
     whole = lambda v: isinstance(v, int) and not isinstance(v, bool)
     number = lambda v: isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
     for k,lo in (('epochs',1),('bs',2),('sample_rate',1)):
@@ -283,21 +297,27 @@ def experiment_settings(
         if s[k] is not None and (not number(s[k]) or s[k]<=lo or k=='min_energy' and s[k]>0): raise ValueError(f"{k}: expected {what}, got {s[k]!r}")
     if not whole(s['crops']) or s['crops']<1: raise ValueError(f"crops: expected a whole number of at least 1, got {s['crops']!r}")
     if s['crop']=='center' and s['crops']>1: raise ValueError(f"crops: expected 1 with crop='center', got {s['crops']}")
+    if not isinstance(s['arch'], str): raise ValueError(f"arch: expected the name of a network, got {s['arch']!r}")
     if s['mix'] not in _mixes: raise ValueError(f"mix: expected one of {list(_mixes)}, got {s['mix']!r}")
     for k in ('specaugment','arch_options'):
         if s[k] is not None and not isinstance(s[k], dict): raise ValueError(f"{k}: expected a table of options, got {s[k]!r}")
+    if bad:=[k for k in s['arch_options'] if k in ('n_out','n_in')]: raise ValueError(f"arch_options: {bad[0]!r} follows from the data, and cannot be given")
     try: _augments(s)
     except TypeError as e: raise ValueError(f"specaugment: {e}") from None
-    if s['waveform'] not in waveform_ways: raise ValueError(f"waveform: expected one of {list(waveform_ways)}, got {s['waveform']!r}")
+    if not isinstance(s['waveform'], str) or s['waveform'] not in waveform_ways: raise ValueError(f"waveform: expected one of {list(waveform_ways)}, got {s['waveform']!r}")
     if s['precision'] not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {s['precision']!r}")
     if not isinstance(s['way_options'], dict): raise ValueError(f"way_options: expected a table of options for each way, got {s['way_options']!r}")
     feature_config(s['features'])
     return s
 
+_setting_defaults = {k:p.default for k,p in signature(experiment_settings).parameters.items()}
+
 # %% ../nbs/77_experiment.ipynb #c234ec6a
 class _Centered(ResizeSignal):
     "`ResizeSignal` as at validation, in training too"
     def before_call(self, b, split_idx): self.do,self.at = True,.5
+
+_centring = (SpecNormalize,ItemNormalize,SlidingNormalize,RobustNormalize,ASTNormalize)
 
 def experiment_dls(
     df:pd.DataFrame, # Of `read_table`
@@ -316,7 +336,7 @@ def experiment_dls(
     if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
     resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
     item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
-    mix,masks = _augments(s)
+    mix,masks = _augments(s, any(isinstance(t, _centring) for t in norm))
     tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
     block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ColReader('path'), get_y=ColReader('label'),
@@ -382,7 +402,9 @@ def train_run(
     t = time.time()
     dls = experiment_dls(df, valid, norm, s, store, workers)
     if _is_fixed(df, s, store): dls = keep_features(dls)
-    arch = s['arch'] if not s['arch_options'] else partial(spec_model, s['arch'], **s['arch_options'])
+    def arch(n_out, n_in):
+        try: return spec_model(s['arch'], n_out, n_in, **s['arch_options'])
+        except TypeError as e: raise ValueError(f"arch_options: {e}") from None
     learn = spec_learner(dls, arch=arch, precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
     mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
     with learn.no_bar(), learn.no_logging():

@@ -181,9 +181,10 @@ def _verdict(e, r):
     acc = f"{_pct(g('accuracy'))} % right" + (f" (95 % interval {_pct(g('low'))} to {_pct(g('high'))} %)" if _num(g('low')) and _num(g('high')) else '')
     if r['way']==e.baseline: return f"<strong>{w}</strong>{' (no normalization)' if e.baseline=='none' else ''} is the baseline: {acc}."
     d = g('diff')
-    ci = f"95 % interval {_points(g('diff_low'))} to {_points(g('diff_high'))}" if _num(g('diff_low')) and _num(g('diff_high')) else ''
+    of = lambda what, lo, hi: f"95 % {what} {_points(g(lo))} to {_points(g(hi))}" if _num(g(lo)) and _num(g(hi)) else ''
+    ci,boot = of('over runs and train sets','diff_low','diff_high'),of('over clips and runs','boot_low','boot_high')
     p = g('p_holm') if _num(g('p_holm')) else g('p')
-    note = '; '.join(filter(None, [ci,f"p = {_p(p)}".replace('= <','<')+(' after Holm’s correction' if _num(g('p_holm')) else '') if _num(p) else '']))
+    note = '; '.join(filter(None, [ci,boot,f"p = {_p(p)}".replace('= <','<')+(', the larger of both after Holm’s correction' if _num(g('p_holm')) else '') if _num(p) else '']))
     note = f' ({note})' if note else ''
     if v in ('better','worse'):
         pts = f'{abs(d)*100:.1f} points' if _num(d) else ''
@@ -208,15 +209,18 @@ def _headline(e):
 def _s_verdicts(e):
     s,r = e.settings,e.rows
     tiles = [(len(e.ways), 'way' if len(e.ways)==1 else 'ways'), (len(r), 'run' if len(r)==1 else 'runs'), (s.get('clips'),'clips'), (s.get('classes') or len(e.labels) or None,'classes')]
+    if k:=s.get('classes') or len(e.labels): tiles.append((f'{100/k:.1f} %','is chance'))
     if 'seconds' in r: tiles.append((_time(r.seconds.sum()), 'of training'))
     tiles = ''.join(f'<div><dt>{_e(t)}</dt><dd>{_e(f"{v:,}" if isinstance(v, int) else v)}</dd></div>' for v,t in tiles if v is not None)
     items = ''.join(f'<li>{_swatch(e,w)}<p>{_badge(x["verdict"]) if x.get("verdict") else ""} {_verdict(e,x)}</p></li>' for w,x in e.found.items())
     k,f,n = len(e.ways),r.fold.nunique(),r.seed.nunique()
-    lead = f"{_many(k,'way')} to normalize {'spectrograms' if s.get('features')!='mel' else 'mel spectrograms'}, each on {_many(f,'fold')} with {_many(n,'seed')}"
+    lead = f"{_many(k,'way')} to normalize {'mel spectrograms' if (ft.get('kind', 'mel') if isinstance(ft:=s.get('features'), dict) else ft)=='mel' else 'spectrograms'}, each on {_many(f,'fold')} with {_many(n,'seed')}"
     if s.get('arch'): lead += f"; network <code>{_n(s['arch'])}</code>"
     if _num(s.get('epochs')): lead += f"; {_many(int(s['epochs']),'epoch')} a run"
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
+    own = {w:o for w,o in (s.get('way_options') or {}).items() if w in e.ways and isinstance(o, dict)}
+    note += ''.join(f'<p class="note"><strong>{_n(w)}</strong> is {_n(o.get("use", w))} with {_and([f"{_n(k)} = {_n(v)}" for k,v in o.items() if k!="use"]) or "its defaults"}.</p>' for w,o in own.items())
     return f'<p class="lead">{lead}.</p><dl class="tiles">{tiles}</dl><ul class="verdicts">{items}</ul>{note}'
 
 def _s_table(e):
@@ -269,7 +273,7 @@ def _s_runs(e):
     base = per[e.baseline][['fold','seed','accuracy']].drop_duplicates(['fold','seed'])
     pair = {w:per[w].merge(base, on=['fold','seed'], suffixes=('','_b')).assign(v=lambda d: d.accuracy-d.accuracy_b) for w in e.ways}
     has = any(_num(r.get('boot_low')) for r in e.found.values())
-    words = 'The thick line is the interval over runs' + (', the thin one below it the bootstrap over clips' if has else '') if any(_num(r.get('diff_low')) for r in e.found.values()) else ''
+    words = 'The thick line is the 95 % interval of the corrected t-test, over runs and train sets' + (', the thin one below it that of the bootstrap over clips and runs' if has else '') if any(_num(r.get('diff_low')) for r in e.found.values()) else ''
     return res + f'<h3>Difference to {_base(e)}, run by run</h3>' + \
         _runs_plot(e, pair, 'diff', 'diff_low', 'diff_high', ('boot_low','boot_high') if has else None, 'difference (percentage points)', _points, 0, skip=(e.baseline,)) + \
         f'<p class="sub">Each dot compares two runs of the same fold and seed. {words + "." if words else ""}</p>'
@@ -376,9 +380,8 @@ def _s_curves(e):
     words = 'The line is the mean over the runs of a way' + ('; the band reaches from the lowest to the highest run.' if len(ways)<=5 else '.')
     return f'<p class="sub">{words}</p>{_legend(e, ways)}<div class="two">{big}</div>{small}'
 
-# %% ../nbs/85_report.ipynb #c52b6f09
-_units = dict(none='dB', rms='dB', peak='dB', level='dB', minmax='-1 to 1', db_max='dB', item_mean='dB', robust='quantile range', ast='2 std', pcen='PCEN', **dict.fromkeys('global frequency item item_frequency bands sliding running'.split(), 'std'))
-def _unit_of(way, before='dB'): return before if way=='none' else _units.get(re.split('[+]', way)[-1], '')
+# %% ../nbs/85_report.ipynb #c884a80c
+def _unit_of(e, way): return (e.info.get('units') or {}).get(way, '')
 
 def _row_scale(freqs, n=4):
     "Rows of a spectrogram as positions, with their Hz"
@@ -447,13 +450,13 @@ def _s_examples(e, most=6, budget=2_200_000):
     ways,before,res = [w for w in e.ways if f'way:{w}' in x and w!='none'],x['before'],''
     if not len(before): return ''
     unit = next((s.get('units') for s in (e.stats or {}).values()), None) or 'dB'
-    lims = {w:_limits(x[f'way:{w}'], _unit_of(w)=='dB') for w in ways}
+    lims = {w:_limits(x[f'way:{w}'], _unit_of(e,w)=='dB') for w in ways}
     first = list(dict.fromkeys([list(x['label']).index(l) for l in dict.fromkeys(x['label'])]+list(range(len(before)))))[:most]  # one of each class before a second
     lim = _limits(before, unit=='dB')
     for i in first:
         nm,lab,secs = str(x['filename'][i]),str(x['label'][i]),x['seconds'][i]
         figs = _spec(before[i], x['freqs'], secs, 'before', f'{nm}, spectrogram before normalization', lim, unit, 'magma')
-        figs += ''.join(_spec(x[f'way:{w}'][i], x['freqs'], secs, _way(e,w), f'{nm} under {w}', lims[w], _unit_of(w, unit), 'viridis') for w in ways)
+        figs += ''.join(_spec(x[f'way:{w}'][i], x['freqs'], secs, _way(e,w), f'{nm} under {w}', lims[w], _unit_of(e,w), 'viridis') for w in ways)
         res += f'<section class="clip"><h3>{_n(lab)} <span class="mut">{_n(nm)}</span></h3><div class="specs">{figs}</div></section>'
         if len(res)>budget: break
     return f'<p class="sub">The same clips before normalization and under each way. The colours of a way mean the same in all its pictures.</p>{res}'

@@ -13,18 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from fastai.data.core import TfmdLists
 from fastai.torch_core import TensorCategory
-from fastcore.foundation import L
 from fasttransform.transform import Pipeline,Transform
 
-from .core import AudioSpectrogram,AudioTensor,_hz,frame_masks
+from .core import AudioTensor,_hz
 from .features import AudioToMFCC,AudioToSpec
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_pyplot
 from .stats import _add,_as_dl,_check_sampling,_kind,_n_groups,_not_done,_sources,_weakest,keep_random_state,stats_pass
 from .transforms import AudioNormalize,SpecNormalize
-from .ways_tfms import PCEN,ItemNormalize,RobustNormalize,SlidingNormalize,_OfWave
+from .ways_tfms import FillFrames,PCEN,ItemNormalize,RobustNormalize,SlidingNormalize,_OfWave
 
 # %% ../nbs/72_suggest.ipynb #cc220860
 def _moments(w, base, d):
@@ -336,12 +334,13 @@ class NormSuggestion:
         way,mask = way or self.way,self.measured['mask']
         if way=='none': return []
         if way in ('global','frequency'): return [SpecNormalize.from_stats(self.stats, axes=way)]
-        if way=='item': return [ItemNormalize('item', mask=mask)]
-        if way=='item+frequency': return [ItemNormalize('item', mask=mask),SpecNormalize(axes='frequency', mask=mask)]
-        if way=='item_frequency': return [ItemNormalize('frequency', mask=mask)]
-        if way=='sliding': return [SlidingNormalize(self.measured['window_frames'], min_window=min(100, self.measured['window_frames']), mask=mask)]
+        fill = [] if mask is None else [FillFrames('min', mask)]
+        if way=='item': return [ItemNormalize('item', mask=mask),*fill]
+        if way=='item+frequency': return [ItemNormalize('item', mask=mask),*fill,SpecNormalize(axes='frequency', mask=mask)]
+        if way=='item_frequency': return [ItemNormalize('frequency', mask=mask),*fill]
+        if way=='sliding': return [SlidingNormalize(n:=self.measured['window_frames'], min(n, max(2, n//3)), mask=mask),*fill]
         if way=='robust': return [RobustNormalize.from_stats(self.stats)]
-        if way=='pcen': return [PCEN(mask=mask)]
+        if way=='pcen': return [PCEN(start='first')]
         raise ValueError(f"way: expected one of {[*_removes,'robust','pcen']}, got {way!r}")
     def to_dict(self):
         "Everything but `stats` as numbers, lists and strings, for JSON"

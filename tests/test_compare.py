@@ -1,6 +1,5 @@
 "The experiment: whole runs, kept runs, and messages for what cannot run"
-import json,os,re,signal,subprocess,sys,time
-from pathlib import Path
+import json,re,signal,subprocess,sys,time
 import numpy as np, pandas as pd, pytest, soundfile as sf
 from specnorm_fastai.all import *
 from specnorm_fastai.experiment import _even_folds
@@ -276,7 +275,7 @@ def test_a_recipe_holds_the_whole_setting_and_is_written_for_the_next(small, tmp
     said = []
     b = compare(small, tmp_path/'o', recipe=tmp_path/'o'/'recipe.json', log=said.append)  # the same experiment: nothing is trained
     assert '3 of them done before' in said[0] and a.accuracy.equals(b.accuracy)
-    c = compare(small, tmp_path/'p', recipe=tmp_path/'r.toml', ways=['item'], seed=3, epochs=2, way_options={}, log=lambda s: None)  # arguments stand above it
+    compare(small, tmp_path/'p', recipe=tmp_path/'r.toml', ways=['item'], seed=3, epochs=2, way_options={}, log=lambda s: None)  # arguments stand above it
     rows = pd.read_csv(tmp_path/'p'/'results.csv')
     assert rows.way.tolist()==['item'] and rows.seed.tolist()==[3] and rows.epochs.tolist()==[2]
 
@@ -303,7 +302,7 @@ def test_every_way_trains_and_is_the_same_when_repeated(small, tmp_path):
 
 def test_every_way_gets_the_same_weights_order_and_splits(small, tmp_path):
     "A chain that changes nothing gives the very answers of its parts"
-    a = quiet(small, tmp_path/'o', ways=['global','same','frequency'], runs=2, way_options=dict(same=dict(use='global')))
+    quiet(small, tmp_path/'o', ways=['global','same','frequency'], runs=2, way_options=dict(same=dict(use='global')))
     p = pd.read_csv(tmp_path/'o'/'predictions.csv').set_index(['way','seed','filename']).p_label
     assert np.allclose(p['global'], p['same'], atol=1e-5) and not np.allclose(p['global'], p['frequency'], atol=1e-3)
 
@@ -317,7 +316,7 @@ def test_a_folder_to_test_on_is_only_predicted(small, tmp_path):
     assert r.returncode==0, r.stderr
     p = pd.read_csv(tmp_path/'o'/'predictions.csv')
     assert sorted(p.filename)==sorted(df.filename[df.fold==1]) and set(p.fold)=={'test'}
-    whole = quiet(small, tmp_path/'w', ways='global', fold=1)  # the same clips, weights and order
+    quiet(small, tmp_path/'w', ways='global', fold=1)  # the same clips, weights and order
     assert np.allclose(p.p_label, pd.read_csv(tmp_path/'w'/'predictions.csv').p_label, atol=1e-3)
     for args,msg in (((tmp_path/'train',),'is among the train clips too'),):
         with pytest.raises(ValueError, match=msg): quiet(tmp_path/'train', tmp_path/'x', test_data=args[0])

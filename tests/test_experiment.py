@@ -84,7 +84,22 @@ def test_class_rows_are_sklearns():
 
 def test_features_with_options_and_names_of_settings():
     assert feature_config(dict(kind='spec', n_fft=512)).n_fft==512 and feature_config().n_mels==64
-    for bad,msg in ((dict(features='mfcc'),'features: expected one of'), (dict(features=dict(kind='mel', nfft=3)),"did you mean 'n_fft'"), (dict(bss=3),"did you mean 'bs'"), (dict(epochs=True),'epochs'),
+    for bad,msg in ((dict(features='mfcc'),'features: expected one of'), (dict(features=dict(kind='mel', nfft=3)),"did you mean 'n_fft'"), (dict(epochs=True),'epochs'),
                     (dict(lr=float('nan')),'lr'), (dict(duration='5'),'duration'), (dict(crops=2, crop='center'),'crops: expected 1'), (dict(specaugment=dict(f=3)),'specaugment')):
         with pytest.raises(ValueError, match=msg): experiment_settings(**bad)
-    assert experiment_settings(epochs=None)==experiment_settings()==_setting_defaults
+    assert experiment_settings()==_setting_defaults
+
+def test_defaults_in_the_help_are_those_of_the_code():
+    from specnorm_fastai.cli import _parser
+    from specnorm_fastai.compare import _call_defaults,_synthetic
+    told = {a.dest:a.help for a in _parser()._actions}
+    for k,v in {**_setting_defaults, **_call_defaults}.items():
+        if k in told and isinstance(v, (int,float,str)): assert f'({v:g}' in told[k] or f'({v}' in told[k] if isinstance(v, float) else f'({v}' in told[k], (k,v,told[k])
+    for k,v in _synthetic.items(): assert f'synthetic set: {v}' in told[k], k
+
+def test_masks_hold_the_mean_of_each_way(small):
+    valid,s = split_masks(small, 1),experiment_settings(duration=.5, specaugment=dict(freq=20, n_freq=2, time=0, n_time=0))
+    store = AudioStore().fill(small.path)
+    for way in ('none','item','pcen'):
+        t = experiment_dls(small, valid, way_tfms(way, None, s), s, store).after_batch.fs[-1]
+        assert type(t).__name__=='SpecAugment' and t.val==(0. if way=='item' else None)

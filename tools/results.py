@@ -1,0 +1,61 @@
+"""Keep the results of experiments and write experiments/RESULTS.md from them
+
+    python tools/results.py experiments/esc10-ways.toml OUT    # keep what the recipe gave in OUT, then write
+    python tools/results.py                                    # write again
+"""
+import json,sys
+from pathlib import Path
+import pandas as pd
+
+root = Path(__file__).resolve().parent.parent
+here = root/'experiments'
+kept = ('results.csv','analysis.csv','results.json')
+
+def keep(recipe, out):
+    "Copy the tables of an experiment beside its recipe; what names a folder of this machine stays behind"
+    to = here/Path(recipe).stem
+    to.mkdir(exist_ok=True)
+    info = json.loads((out/'results.json').read_text())
+    for k in ('data','test_data'): info['call'][k] = Path(info['call'][k]).name if info['call'].get(k) else None
+    (to/'results.json').write_text(json.dumps({k:info[k] for k in ('settings','call','versions','labels')}, indent=1)+'\n')
+    rows = pd.read_csv(out/'results.csv')
+    rows[['way','fold','seed','accuracy','balanced_accuracy','loss','n_train','n_valid','seconds','started']].round(6).to_csv(to/'results.csv', index=False)
+    pd.read_csv(out/'analysis.csv').round(6).to_csv(to/'analysis.csv', index=False)
+
+def pct(v, sign=''): return '' if pd.isna(v) else f'{100*v:{sign}.1f}'.replace('-', '−')
+def span(lo, hi, sign=''): return '' if pd.isna(lo) else f'{pct(lo, sign)} to {pct(hi, sign)}'
+def p_value(v): return '' if pd.isna(v) else '< 0.001' if v<.001 else f'{v:.3f}'
+
+def section(d):
+    "One experiment in Markdown"
+    rows,table = pd.read_csv(d/'results.csv', dtype={'fold':str}),pd.read_csv(d/'analysis.csv', keep_default_na=True)
+    info,recipe = json.loads((d/'results.json').read_text()),here/f'{d.name}.toml'
+    s,v = info['settings'],info['versions']
+    says = [l[2:] if l.startswith('# ') else l[1:] for l in recipe.read_text().splitlines() if l.startswith('#')]
+    cmd = next(l.strip() for l in says if 'specnorm-compare' in l)
+    lines = [f'## {d.name}', '', says[0].split(': ')[0].rstrip(':')+'.' if not says[0].rstrip(':').endswith('.') else says[0], '', '```sh', cmd, '```', '',
+        f"{s['clips']} clips of {s['classes']} classes; {rows.fold.nunique()} folds, {rows.seed.nunique()} seeds, {len(rows)} runs, {rows.seconds.sum()/60:.0f} min of training ({rows.seconds.median():.0f} s a run); "
+        f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {v.get('device')}. {rows.started.min()[:10]}.", '',
+        '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | here | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
+    for r in table.to_dict('records'):
+        lines.append(f"| {r['way']} | {r['runs']} | {pct(r['accuracy'])} | {span(r['low'], r['high'])} | {pct(r['diff'], '+')} | {span(r['diff_low'], r['diff_high'], '+')} | "
+            f"{span(r['boot_low'], r['boot_high'], '+')} | {p_value(r['p_holm'])} | {'' if r['verdict']=='baseline' else r['here']} | {r['verdict']} |")
+    by = rows.pivot_table(index='way', columns='fold', values='accuracy', sort=False)
+    lines += ['', 'Mean accuracy on each fold that was held out, %:', '', '| way | '+' | '.join(map(str, by.columns))+' |', '|---|'+'---|'*len(by.columns)]
+    lines += [f"| {w} | "+' | '.join(pct(x) for x in r)+' |' for w,r in zip(by.index, by.to_numpy())]
+    lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in table.to_dict('records') if isinstance(r['why'], str)]]
+    note = here/f'{d.name}.md'
+    return '\n'.join(lines)+('\n\n'+note.read_text().strip() if note.exists() else '')
+
+head = """# Results
+
+Written by `python tools/results.py` from the tables beside it; every run that was made is in them. Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap; *p* is the larger of the two, after Holm's adjustment. *Here* is the verdict about networks trained on just these clips (bootstrap alone), *verdict* the one that needs both tests. [75_analysis](../nbs/75_analysis.ipynb) explains them and measures how often they are wrong.
+"""
+
+def text(): return '\n\n'.join([head.strip(), *[section(d) for d in sorted(here.iterdir()) if (d/'analysis.csv').exists()]])+'\n'
+
+if __name__=='__main__':
+    if len(sys.argv)==3: keep(Path(sys.argv[1]), Path(sys.argv[2]))
+    elif len(sys.argv)!=1: sys.exit(__doc__)
+    (here/'RESULTS.md').write_text(text())
+    print(f"Written: {here/'RESULTS.md'}")
