@@ -331,7 +331,7 @@ def _compare(df, out, call, s, where, log):
     keys = [(w,str(f),k) for k in range(call['seed'], call['seed']+call['runs']) for f in folds for w in ways]
     todo = [k for k in keys if k not in done]
     there,seeds = list(dict.fromkeys(k[1] for k in [*done,*keys])),sorted({k[2] for k in [*done,*keys]})  # the recipe is of all that the folder will hold
-    _write(out/'recipe.json', json.dumps({**call, 'fold':None if there==['test'] else there, 'seed':seeds[0], 'runs':seeds[-1]-seeds[0]+1, **s}, indent=1))
+    _write(out/'recipe.json', json.dumps({**call, 'ways':every, 'fold':None if there==['test'] else there, 'seed':seeds[0], 'runs':seeds[-1]-seeds[0]+1, **s}, indent=1))
     if df.attrs.get('made_folds') and folds!=['test']:
         log("No column of folds: five folds were made, seeded and stratified. Pieces of one recording may stand on both sides")
     log(f"{len(df)} clips of {n_cls} classes, {s['duration']:g} s each; {_many(len(ways), 'way')}, {_many(len(folds), 'fold')}, {_many(call['runs'], 'seed')}: "

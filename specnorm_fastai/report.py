@@ -220,7 +220,7 @@ def _s_verdicts(e):
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
     own = {w:o for w,o in (s.get('way_options') or {}).items() if w in e.ways and isinstance(o, dict)}
-    note += ''.join(f'<p class="note"><strong>{_n(w)}</strong> is {_n(o.get("use", w))} with {_and([f"{_n(k)} = {_n(v)}" for k,v in o.items() if k!="use"]) or "its defaults"}.</p>' for w,o in own.items())
+    note += ''.join(f'<p class="note"><strong>{_n(w)}</strong> is {_n(o.get("use", w))} with {_and([f"{_n(k)} = {_n(v)}" for k,v in o.items() if k!="use"] or ["no other options"])}.</p>' for w,o in own.items())
     return f'<p class="lead">{lead}.</p><dl class="tiles">{tiles}</dl><ul class="verdicts">{items}</ul>{note}'
 
 def _s_table(e):

@@ -240,3 +240,12 @@ def test_verdicts_are_drawn_in_shapes_that_differ_without_colour():
     ax = plot_analysis(analyze(*tables(clips=400, ways=4, diff=[.2,-.2,0], seed=1)))
     marks = [l.get_marker() for l in ax.lines if l.get_marker() in '^vo']
     assert sorted(marks)==['^','o','v'] and [t.get_text() for t in ax.get_yticklabels()]==['global','item','frequency']
+
+def test_equal_differences_are_not_certain():
+    "Two runs that differ alike say little where a clip is a step of a tenth"
+    y = np.zeros((2,10)); y[:,:2] = 1
+    t,_ = paired_tests(y, n_train=40)
+    assert .05<t['p']<.5 and t['low']<.2<t['high']
+    big = np.zeros((4,400)); big[:,:40] = 1
+    assert paired_tests(big, n_train=1600)[0]['p']<.001
+

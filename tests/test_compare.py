@@ -280,7 +280,10 @@ def test_a_recipe_holds_the_whole_setting_and_is_written_for_the_next(small, tmp
     assert rows.way.tolist()==['item'] and rows.seed.tolist()==[3] and rows.epochs.tolist()==[2]
 
 @pytest.mark.parametrize('text,msg', [('epoch = 3', "'epoch' is not known; did you mean 'epochs'"), ('epochs = "3"', 'epochs: expected a whole number'), ('epochs = ', 'is not TOML'), ('ways = ["short"]', "ways: 'short' is not known"),
-    ('[way_options.item]\nper="x"\n', "way_options: there are options for 'item', which is not among the ways"), ('ways = ["sliding"]\n[way_options.sliding]\nframes=3', 'way_options.sliding'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
+    ('[way_options.itm]\nper="item"\n', "way_options: 'itm' is no way; did you mean 'item'"), ('[way_options.item]\npre="item"\n', "way_options.item: 'pre' is not known; did you mean 'per'"),
+    ('ways = ["item"]\n[way_options.item]\nper="x"\n', 'way_options.item: '), ('ways = ["a"]\n[way_options.a]\nuse=["x"]\n', 'way_options.a: expected the name'), ('ways = [["none"]]', 'ways: expected a list of names'),
+    ('waveform = []', 'waveform: expected one of'), ('features = 5', 'features: expected a name'), ('[arch_options]\nn_out = 3', "arch_options: 'n_out' follows from the data"), ('arch = "small"\n[arch_options]\nzz = 3', 'arch_options: '), ('fold = true', 'fold: expected'),
+    ('ways = ["sliding"]\n[way_options.sliding]\nframes=3', 'way_options.sliding'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
     ('mixup = -1', 'mixup: expected a number above 0'), ('mix = "x"', 'mix: expected one of'), ('min_energy = 3', 'min_energy: expected dB, at most 0'), ('crops = 0', 'crops: expected a whole number'), ('[specaugment]\nf=3', 'specaugment:'),
     ('crop = "left"', "crop: expected 'random' or 'center'"), ('precision = "half"', "precision: expected 'float32' or 'bfloat16'"), ('arch = "resnet1"', "arch: no network 'resnet1'"), ('fold = [1, 1]', 'fold: expected'), ('fold = 7', 'no clip in fold 7')])
 def test_a_bad_recipe_is_one_clear_message(small, tmp_path, text, msg):
@@ -343,3 +346,85 @@ def test_recordings_are_the_unit_where_the_table_names_them(esc10):
 def test_the_list_of_ways_in_the_help_is_that_of_the_package():
     from specnorm_fastai.cli import _ways
     for w,r in list_ways().iterrows(): assert any(l.split()[:1]==[w] and l.strip().endswith(r['what it does']) for l in _ways.splitlines())
+
+def test_the_recipe_of_a_grown_folder_is_of_all_that_is_in_it(small, tmp_path):
+    quiet(small, tmp_path/'o', ways=['none','short'], fold=1, way_options=dict(short=dict(use='sliding', seconds=.1)))
+    quiet(small, tmp_path/'o', ways=['pcen'], fold=2, seed=2, way_options=dict(pcen=dict(gain=.8)))  # the options of short are kept
+    r = json.loads((tmp_path/'o'/'recipe.json').read_text())
+    assert r['ways']==['none','short','pcen'] and r['fold']==['1','2'] and (r['seed'],r['runs'])==(0,3) and set(r['way_options'])=={'short','pcen'} and r['baseline']=='none'
+    said = []
+    a = compare(small, tmp_path/'o', recipe=tmp_path/'o'/'recipe.json', log=said.append)  # fills the grid
+    assert '18 runs' in said[0] and '3 of them done before' in said[0] and a.runs.tolist()==[6,6,6]
+    with pytest.raises(ValueError, match="way_options was .*0.1.* is .*0.2"): quiet(small, tmp_path/'o', ways=['short'], way_options=dict(short=dict(use='sliding', seconds=.2)))
+    assert quiet(small, tmp_path/'p', recipe=tmp_path/'o'/'recipe.json', ways=['none'], fold=1, runs=1).way.tolist()==['none']  # options that are not used are no matter
+
+def test_tables_of_fewer_runs_are_gone_when_it_is_interrupted(small, tmp_path, monkeypatch):
+    quiet(small, tmp_path/'o', ways='none')
+    assert (tmp_path/'o'/'report.html').exists()
+    import specnorm_fastai.compare as c
+    real = c.train_run
+    def stop(*a, **kw): raise KeyboardInterrupt
+    monkeypatch.setattr(c, 'train_run', stop)
+    with pytest.raises(KeyboardInterrupt): quiet(small, tmp_path/'o', ways='item')
+    assert not (tmp_path/'o'/'report.html').exists() and not (tmp_path/'o'/'analysis.csv').exists() and len(pd.read_csv(tmp_path/'o'/'results.csv'))==1
+    monkeypatch.setattr(c, 'train_run', real)
+    assert quiet(small, tmp_path/'o', ways='item').way.tolist()==['none','item'] and (tmp_path/'o'/'report.html').exists()
+
+def test_without_results_json_the_ways_of_the_call_come_first(small, tmp_path):
+    quiet(small, tmp_path/'o', ways=['none','global'])
+    (tmp_path/'o'/'results.json').unlink()
+    assert quiet(small, tmp_path/'o', ways=['none','global']).verdict.tolist()==['baseline','not established']
+
+def test_damaged_files_of_a_folder_are_named(small, tmp_path):
+    quiet(small, tmp_path/'o', ways='none')
+    f = next((tmp_path/'o'/'runs').iterdir()); good = f.read_text()
+    for change in (lambda d: d.pop('predictions'), lambda d: d['row'].update(way=5), lambda d: d.update(history=3), lambda d: d['row'].update(seed='x')):
+        d = json.loads(good); change(d); f.write_text(json.dumps(d))
+        with pytest.raises(ValueError, match=re.escape(f'{f} is not a run of an experiment')): quiet(small, tmp_path/'o', ways='none')
+    f.write_text(good)
+    (tmp_path/'o'/'results.json').write_text('{"settings": {}, "call": []}')
+    with pytest.raises(ValueError): quiet(small, tmp_path/'o', ways='none')
+
+def _folds(tmp_path, folds, cols='filename,fold,category', extra=None):
+    "Eight clips of two classes with these folds"
+    rows = [f"{'ab'[i%2]}{i}.wav,{f},{'xy'[i%2]}"+('' if extra is None else f',{extra[i]}') for i,f in enumerate(folds)]
+    (tmp_path/'audio').mkdir(parents=True); (tmp_path/'meta').mkdir()
+    (tmp_path/'meta'/'t.csv').write_text('\n'.join([cols+('' if extra is None else ',src_file'),*rows])+'\n')
+    for i in range(len(folds)): sf.write(tmp_path/'audio'/f"{'ab'[i%2]}{i}.wav", np.random.default_rng(i).normal(size=8000)*.1, 16000)
+    return tmp_path
+
+def test_folds_are_held_out_as_the_table_spells_them(tmp_path):
+    d = _folds(tmp_path/'d', ['01','01','1','1','2','2','2','2'])
+    assert sorted(read_table(d).fold.unique())==['01','1','2']
+    with pytest.raises(ValueError, match="which of .*'train', 'valid'.* is to be held out"): quiet(_folds(tmp_path/'e', ['train']*4+['valid']*4), tmp_path/'o')
+    with pytest.raises(ValueError, match='each once'): quiet(_folds(tmp_path/'f', [1,1,1,1,2,2,2,2]), tmp_path/'o', fold=['1',1])
+    said = []
+    for f in (1,'1','01'): quiet(tmp_path/'f', tmp_path/'p', ways='none', fold=f, bs=2, log=said.append)  # one and the same
+    assert len(list((tmp_path/'p'/'runs').iterdir()))==1
+    with pytest.raises(ValueError, match="two or more clips to validate on, fold 1 holds one"): quiet(_folds(tmp_path/'g', [1,2,2,2,3,3,3,3]), tmp_path/'q', fold='all')
+    assert not (tmp_path/'q'/'runs').exists() or not list((tmp_path/'q'/'runs').iterdir())
+
+def test_test_clips_are_never_trained_on(tmp_path):
+    d = _folds(tmp_path/'d', [1,1,2,2,1,1,2,2], extra=['yes']*4+['no']*4)
+    with pytest.raises(ValueError, match='fold: expected without test clips'): quiet(d, tmp_path/'o', test_col='src_file', fold='all')
+
+def test_recordings_on_both_sides_are_announced_and_kept_together_where_folds_are_made(tmp_path):
+    said = []
+    quiet(_folds(tmp_path/'d', [1,1,1,1,2,2,2,2], extra=['r','r','s','s','r','t','u','u']), tmp_path/'o', ways=['none','item'], bs=2, log=said.append)
+    assert any('1 recording stands on both sides of fold 1' in s for s in said)
+    d = _folds(tmp_path/'e', [0]*40, extra=[f'r{i//4}' for i in range(40)])
+    t = d/'meta'/'t.csv'; t.write_text(t.read_text().replace('fold','other'))
+    df = read_table(d)
+    assert df.fold.nunique()==5 and (df.groupby(df.filename.map(df.attrs['source'])).fold.nunique()==1).all()
+
+def test_clips_of_one_name_in_both_folders(tmp_path):
+    a,b = (_folds(tmp_path/k, [1]*8, extra=[f'{k}{i//2}' for i in range(8)]) for k in 'ab')
+    for f in (b/'audio').iterdir(): x,sr = sf.read(f); sf.write(f, x[::-1], sr)
+    t = quiet(a, tmp_path/'o', ways=['none','item'], test_data=b, bs=4)
+    assert t.runs.tolist()==[1,1] and all(f.startswith('test/') for f in pd.read_csv(tmp_path/'o'/'predictions.csv').filename)
+
+def test_networks_that_have_not_learned_are_told_of(small, tmp_path):
+    said = []
+    quiet(small, tmp_path/'o', ways=['none','item'], log=said.append)
+    assert any('No way is clearly above chance, 12.5 %' in s and 'has 1 step' in s for s in said)
+

@@ -286,3 +286,15 @@ def test_spec_augment_keeps_to_the_house_rules():
     assert torch.equal(seeded(t, x[0])[None].plain(), seeded(t, x[:1]).plain())
     assert torch.equal(a.plain()[1,...,40:], x.plain()[1,...,40:])
     assert pickle.loads(pickle.dumps(t)).freq==8
+
+def test_an_interrupted_training_leaves_a_learner_that_predicts(synthetic):
+    class Stop(Callback):
+        def after_batch(self):
+            if self.training: raise KeyboardInterrupt
+    dls = dls_of(synthetic, AudioNormalize(), SignalMixUp(), a2s(), crop=500)
+    learn = learner(dls)
+    with pytest.raises(KeyboardInterrupt): fit(learn, cbs=Stop())
+    with learn.no_bar(): probs,_ = learn.get_preds()
+    assert torch.allclose(probs.sum(1), torch.ones(len(probs)), atol=1e-5)
+    with learn.no_bar(): label,_,p = learn.predict(dls.valid_ds.items.iloc[0])
+    assert label in dls.vocab and abs(float(p.sum())-1)<1e-5
