@@ -6,7 +6,7 @@ from pathlib import Path
 def main():
     from fastai.vision.all import CategoryBlock,ColReader,DataBlock,load_learner,pd
     from specnorm_fastai.all import (AddNoise,AudioBlock,AudioConfig,AudioNormalize,AudioToSpec,CrossValidationSplitter,MaskFreq,SpecFrontend,SpecNormalize,
-                                     StatsCallback,StatsRecorder,mel_spectrogram_torch,spec_learner,synthetic_audio,torch)
+                                     StatsCallback,StatsRecorder,compare,mel_spectrogram_torch,spec_learner,suggest_normalization,synthetic_audio,torch)
     assert 'torchaudio' not in sys.modules, 'the package imported torchaudio'
     try: import torchaudio; state = 'imports'
     except Exception as e: state = f'does not import ({type(e).__name__}: {str(e).splitlines()[0]})'
@@ -37,6 +37,9 @@ def main():
         args = 512,40,16000,256,512,0.,None
         mel = torch.compile(lambda y: mel_spectrogram_torch(y, *args), fullgraph=True, backend='aot_eager')
         assert (mel(x)-mel_spectrogram_torch(x, *args)).abs().max()<1e-4
-    print('newest stack: imported, trained an epoch, exported, loaded and predicted')
+        assert suggest_normalization(dls, progress=False).way in ('global','frequency','item','item_frequency','item+frequency')
+        table = compare(path, path/'out', ways=['none','pcen+global'], epochs=1, runs=2, duration=.5, arch='small', bs=16, log=lambda s: None)
+        assert table.runs.tolist()==[2,2] and (path/'out'/'report.html').stat().st_size>10**5
+    print('newest stack: imported, trained an epoch, exported, loaded, predicted and compared')
 
 if __name__=='__main__': main()
