@@ -1,7 +1,7 @@
 "The package as a whole"
 import re,subprocess,sys
 from pathlib import Path
-import pytest
+import numpy as np, pandas as pd, pytest
 root = Path(__file__).parents[1]
 
 def test_importing_everything_leaves_torchaudio_alone():
@@ -64,3 +64,14 @@ def test_every_public_name_has_a_docstring_and_documents_its_parameters():
         for p,d in docments(f, returns=False).items():
             if p not in ('self','cls','kwargs','args') and not d: bad.append(f'{name}({p})')
     assert not bad, bad
+
+def test_the_results_are_those_of_the_tables_beside_them():
+    import importlib.util
+    spec = importlib.util.spec_from_file_location('results', root/'tools'/'results.py')
+    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    assert (root/'experiments'/'RESULTS.md').read_text()==m.text(), 'run python tools/results.py'
+    for d in (d for d in (root/'experiments').iterdir() if d.is_dir()):  # the verdicts stand on the runs beside them
+        rows,a = pd.read_csv(d/'results.csv'),pd.read_csv(d/'analysis.csv')
+        assert np.allclose(a.accuracy, rows.groupby('way', sort=False).accuracy.mean()[a.way], atol=1e-4)
+        base = rows[rows.way==a.way[0]].set_index(['fold','seed']).accuracy
+        for w,v in zip(a.way[1:], a['diff'][1:]): assert np.isclose((rows[rows.way==w].set_index(['fold','seed']).accuracy-base).mean(), v, atol=1e-4), w
