@@ -281,12 +281,12 @@ def compare(
     fold_col:str=None, # Column of the fold, see `read_table`
     test_col:str=None, # Column that is true for test clips, see `read_table`
     log=print, # Called with each line of progress
-    **settings # Of `experiment_settings`: features, duration, arch, epochs, lr, bs ...
+    **kwargs # Settings of `experiment_settings`: features, duration, arch, epochs, lr, bs ...
 )->pd.DataFrame: # Of `analyze`: one row for each way
     "Train every way several times on the same splits and seeds; keep everything in `out`, and say what is established"
     synthetic,out = data is None,Path(out).expanduser()
     given = dict(ways=ways, runs=runs, fold=fold, baseline=baseline, recipe=recipe, seed=seed, workers=workers, label_col=label_col, fold_col=fold_col, test_col=test_col)
-    call,s = _arguments({**given, **settings}, synthetic)
+    call,s = _arguments({**given, **kwargs}, synthetic)
     if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
     if call['baseline'] not in (None,*call['ways']) and not any((out/'runs').glob('*.json')): raise ValueError(f"baseline: expected one of the ways {call['ways']}, got {call['baseline']!r}")
     cols = {k:call[k] for k in ('label_col','fold_col','test_col')}
