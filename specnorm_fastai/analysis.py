@@ -121,6 +121,8 @@ def clip_bootstrap(
         dev += stats.t.ppf((rng.permutation(n_boot)+.5)/n_boot, df)[:,None]*np.sqrt(var/J)
     dev += m
     below,above = ((c.sum(0)+1)/(n_boot+1) for c in (dev<=1e-12,dev>=-1e-12))
+    least = .5**sum(((v.mean(1) if u is None else v.mean(1)@u)!=0).sum(1) for v,u in parts)  # units that all lie on one side are no surer than as many coins
+    below,above = np.maximum(below, least),np.maximum(above, least)
     low,high = np.quantile(dev, [(1-level)/2,(1+level)/2], axis=0)
     shape = np.shape(y)[:-2]
     return {k:v.reshape(shape)[()] for k,v in dict(mean=m, low=low, high=high, p=np.minimum(1, 2*np.minimum(below, above))).items()}

@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_known,_setting_defaults
+from .experiment import _check_files,_known,_make_arch as make_arch,_setting_defaults
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -90,7 +90,7 @@ def _load_runs(out, settings):
         try:
             d = json.loads(f.read_text(encoding='utf8')); r = d['row']
             key,of,parts = (str(r['way']),str(r['fold']),int(r['seed'])),d['settings'],[d[k] for k in ('predictions','classes','history')]
-            if not all(isinstance(p, list) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
+            if not all(isinstance(p, list) and p and all(isinstance(o, dict) for o in p) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
         except (ValueError,KeyError,TypeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
         if of!=_digest(settings, key[0]): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
@@ -99,7 +99,7 @@ def _load_runs(out, settings):
 
 def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
-    file,settings,call = out/'results.json',info['settings'],{}
+    file,settings,call,old = out/'results.json',info['settings'],{},None
     if file.exists() and any((out/'runs').glob('*.json')):
         try: old = json.loads(file.read_text(encoding='utf8')); call,old = dict(old['call']),dict(old['settings'])
         except (ValueError,KeyError,TypeError):
@@ -110,10 +110,12 @@ def _open_out(out, info):
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {was.get(k)!r}, is {now.get(k)!r}"
                 for k in {**was,**now} if was.get(k)!=now.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
-    elif not file.exists() or '"settings"' in file.read_text(encoding='utf8', errors='replace'): _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
-    else: raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
-    settings['way_options'] = {k:v for k,v in settings['way_options'].items()} if not call else options
-    return _load_runs(out, settings),call
+        settings['way_options'] = options
+    elif file.exists() and '"settings"' not in file.read_text(encoding='utf8', errors='replace'):
+        raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
+    runs = _load_runs(out, settings)
+    if old is None: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
+    return runs,call
 
 class _Data:
     "The clips of an experiment, their splits, and the statistics of each, taken once"
@@ -212,7 +214,8 @@ def _choose_folds(df, fold):
     else: folds = every if isinstance(fold, str) and fold=='all' else list(fold) if isinstance(fold, (list,tuple)) else [fold]
     if any(isinstance(f, bool) for f in folds): raise ValueError(f"fold: expected 'all' or folds among {every}, got {fold!r}")
     for f in folds: split_masks(df, f)
-    if folds!=['test']: folds = [next(v for v in every if same_value(pd.Series([v]), f).any()) for f in folds]  # as the table spells them
+    def own(f): return next((v for v in every if str(v)==str(f)), None) or next(v for v in every if same_value(pd.Series([v]), f).any())
+    if folds not in (['test'],every): folds = [own(f) for f in folds]  # as the table spells them
     if not folds or len(set(folds))<len(folds): raise ValueError(f"fold: expected 'all' or folds, each once, got {fold!r}")
     if few:=[f for f in folds if split_masks(df, f).sum()<2]: raise ValueError(f"fold: expected two or more clips to validate on, fold {few[0]!r} holds one")
     return folds
@@ -248,6 +251,7 @@ def _arguments(given, synthetic):
     check_ways(call['ways'], settings['way_options'])
     used = {p for w in call['ways'] for p in w.split('+')}
     settings['way_options'] = {k:v for k,v in settings['way_options'].items() if k in used}
+    if not settings['arch_options'].get('pretrained'): make_arch(settings)(2, 1)  # a bad name or option is named before anything is trained
     for w in call['ways']: way_tfms(w, lambda *a: _some_stats(), settings)  # a bad option is named before anything is trained
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
@@ -308,7 +312,7 @@ def compare(
 def _command(out, where):
     "A command line that repeats the experiment"
     dirs = [a for k,v in (('--data',where['data']),('--test-dir',where['test_data'])) if v not in (None,'synthetic') for a in (k,v)]
-    return shlex.join(['specnorm-compare',*dirs,'--recipe',str(out/'recipe.json'),'--out','results-again'])
+    return shlex.join(['specnorm-compare',*dirs,'--recipe',str((out/'recipe.json').resolve()),'--out','results-again'])
 
 def _many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 
@@ -339,6 +343,8 @@ def _compare(df, out, call, s, where, log):
     src = _clusters(df, folds, log)
     data = _Data(df, folds, s, call['workers'])
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
+    if todo:
+        for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be killed
     try:
         if todo: _run_all(data, todo, out, settings)
     finally:  # also where it was interrupted

@@ -56,6 +56,7 @@ def _even_folds(labels, n=5, seed=0, source=None):
     if source is not None and len(set(source))<len(source):
         from sklearn.model_selection import StratifiedGroupKFold
         folds = np.zeros(len(labels), dtype=int)
+        if (n:=min(n, len(set(source))))<2: raise ValueError("fold_col: there is no column of folds, and none can be made: all clips are of one recording (column src_file)")
         for k,(_,at) in enumerate(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, source)): folds[at] = k+1
         return folds
     folds,rng = np.zeros(len(labels), dtype=int),np.random.default_rng(seed)
@@ -198,7 +199,7 @@ _ways = {
 def _options(way):
     "Names of the options of a way"
     of = _ways[way][3]
-    return [] if of is None else [k for k in signature(of).parameters if k not in ('mean','stats','st','s','unchecked')]
+    return [] if of is None else [k for k in signature(of).parameters if k not in ('self','mean','stats','st','s','unchecked')]
 
 _kinds = dict(**{'global':'SpecNormalize'}, frequency='SpecNormalize', **dict.fromkeys(('item','item_frequency','item_mean','bands'), 'ItemNormalize'))
 norm_ways = ('none','global','frequency')
@@ -317,7 +318,7 @@ class _Centered(ResizeSignal):
     "`ResizeSignal` as at validation, in training too"
     def before_call(self, b, split_idx): self.do,self.at = True,.5
 
-_centring = (SpecNormalize,ItemNormalize,SlidingNormalize,RobustNormalize,ASTNormalize)
+_centring = (SpecNormalize,ItemNormalize,SlidingNormalize,ASTNormalize)
 
 def experiment_dls(
     df:pd.DataFrame, # Of `read_table`
@@ -336,7 +337,8 @@ def experiment_dls(
     if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
     resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
     item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
-    mix,masks = _augments(s, any(isinstance(t, _centring) for t in norm))
+    last = next((t for t in reversed(norm) if not isinstance(t, FillFrames)), None)
+    mix,masks = _augments(s, isinstance(last, _centring))
     tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
     block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ColReader('path'), get_y=ColReader('label'),
@@ -379,6 +381,13 @@ def _class_rows(label, predicted, vocab):
         res.append(dict(label=c, clips=n, recall=rec, precision=pre, f1=2*right/(n+said) if n+said else math.nan))
     return res
 
+def _make_arch(s):
+    "The network of some settings, as a function of outputs and channels"
+    def arch(n_out, n_in):
+        try: return spec_model(s['arch'], n_out, n_in, **s['arch_options'])
+        except TypeError as e: raise ValueError(f"arch_options: {e}") from None
+    return arch
+
 def _is_fixed(df, s, store):
     "Does a clip look the same in every epoch, and do the features of all fit into memory?"
     if s['crops']>1 or s['mixup'] is not None and s['mix']!='spectrogram': return False
@@ -402,10 +411,7 @@ def train_run(
     t = time.time()
     dls = experiment_dls(df, valid, norm, s, store, workers)
     if _is_fixed(df, s, store): dls = keep_features(dls)
-    def arch(n_out, n_in):
-        try: return spec_model(s['arch'], n_out, n_in, **s['arch_options'])
-        except TypeError as e: raise ValueError(f"arch_options: {e}") from None
-    learn = spec_learner(dls, arch=arch, precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
+    learn = spec_learner(dls, arch=_make_arch(s), precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
     mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix])

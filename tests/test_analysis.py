@@ -249,3 +249,10 @@ def test_equal_differences_are_not_certain():
     big = np.zeros((4,400)); big[:,:40] = 1
     assert paired_tests(big, n_train=1600)[0]['p']<.001
 
+def test_few_clips_that_agree_are_no_surer_than_coins():
+    for n in (1,2,4,8):
+        y = np.zeros((3,20)); y[:,:n] = 1
+        assert clip_bootstrap(y)['p']>=2*.5**n*.999
+    rows,preds = simulated_tables(np.stack([np.zeros((3,2)), np.ones((3,2))]).astype(bool), np.zeros(2, dtype=int))
+    assert analyze(rows, preds).verdict.tolist()==['baseline','not established']
+

@@ -292,7 +292,7 @@ def test_a_bad_recipe_is_one_clear_message(small, tmp_path, text, msg):
     assert not list((tmp_path/'o').rglob('runs/*.json'))
 
 def test_settings_that_no_run_was_made_with_may_be_mended(small, tmp_path):
-    with pytest.raises(ValueError, match='no network'): quiet(small, tmp_path/'o', arch='resnet1')
+    with pytest.raises(ValueError, match='freq: masks'): quiet(small, tmp_path/'o', specaugment=dict(freq=800))
     assert quiet(small, tmp_path/'o', ways='none').runs.tolist()==[1]
 
 def quiet_recipe(data, out, recipe): return compare(data, out, recipe=recipe, log=lambda s: None)
@@ -427,4 +427,23 @@ def test_networks_that_have_not_learned_are_told_of(small, tmp_path):
     said = []
     quiet(small, tmp_path/'o', ways=['none','item'], log=said.append)
     assert any('No way is clearly above chance, 12.5 %' in s and 'has 1 step' in s for s in said)
+
+def test_the_fold_that_was_named_is_held_out_not_one_of_like_value(tmp_path):
+    d = _folds(tmp_path/'d', ['01']*4+['1']*4+['2']*4)
+    quiet(d, tmp_path/'o', ways='none', fold='1', bs=4)
+    p = pd.read_csv(tmp_path/'o'/'predictions.csv', dtype=str)
+    assert set(p.fold)=={'1'} and sorted(p.filename)==sorted(f"{'ab'[i%2]}{i}.wav" for i in range(4,8))
+    quiet(d, tmp_path/'p', ways='none', fold='all', bs=4)
+    assert set(pd.read_csv(tmp_path/'p'/'results.csv', dtype=str).fold)=={'01','1','2'}
+
+def test_a_wrong_call_does_not_spoil_a_folder_without_results_json(small, tmp_path):
+    quiet(small, tmp_path/'o', ways='none')
+    (tmp_path/'o'/'results.json').unlink()
+    with pytest.raises(ValueError, match='is a run of other settings'): quiet(small, tmp_path/'o', ways='none', epochs=2)
+    assert quiet(small, tmp_path/'o', ways='none').runs.tolist()==[1]
+
+def test_networks_are_checked_before_anything_is_written(small, tmp_path):
+    for kw,msg in ((dict(arch='smal'),'no network'), (dict(arch_options=dict(widht=3)),'arch_options: '), (dict(arch_options=dict(width='a')),'width')):
+        with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'o', **kw)
+    assert not (tmp_path/'o').exists()
 

@@ -34,7 +34,7 @@ def section(d):
     says = [l[2:] if l.startswith('# ') else l[1:] for l in recipe.read_text().splitlines() if l.startswith('#')]
     cmd = next(l.strip() for l in says if 'specnorm-compare' in l)
     lines = [f'## {d.name}', '', says[0].split(': ')[0].rstrip(':')+'.' if not says[0].rstrip(':').endswith('.') else says[0], '', '```sh', cmd, '```', '',
-        f"{s['clips']} clips of {s['classes']} classes; {rows.fold.nunique()} folds, {rows.seed.nunique()} seeds, {len(rows)} runs, {rows.seconds.sum()/60:.0f} min of training ({rows.seconds.median():.0f} s a run); "
+        f"{s['clips']} clips of {s['classes']} classes; {rows.fold.nunique()} folds, {rows.seed.nunique()} seeds, {len(rows)} runs, {rows.seconds.sum()/60:.0f} min of training (median {rows.seconds.median():.0f} s a run); "
         f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {v.get('device')}. {rows.started.min()[:10]}.", '',
         '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | here | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
     for r in table.to_dict('records'):
