@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_known,_make_arch as make_arch,_setting_defaults
+from .experiment import _check_files,_known,_make_arch,_setting_defaults
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -157,12 +157,10 @@ def _run_all(data, todo, out, settings):
 
 def _write_tables(out, done, ways):
     "results.csv, predictions.csv, classes.csv and history.csv of all runs in a folder"
-    order = {w:i for i,w in enumerate([*ways,*sorted({k[0] for k in done}-set(ways))])}
-    keys = sorted(done, key=lambda k: (k[1],k[2],order[k[0]]))
+    keys = sorted(done, key=lambda k: (k[1],k[2],ways.index(k[0])))
     rows = pd.DataFrame([done[k]['row'] for k in keys])
     of = lambda part: pd.DataFrame([dict(way=k[0], fold=k[1], seed=k[2], **r) for k in keys for r in done[k][part]])
     tables = dict(results=rows, predictions=of('predictions'), classes=of('classes'), history=of('history'))
-    for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs
     for nm,t in tables.items(): _write(out/f'{nm}.csv', t.to_csv(index=False))
     return tables
 
@@ -177,7 +175,6 @@ def _write_stats(out, data, sr):
         res[f] = dict(freqs=list(s.freqs or []), mean=s.reduce('frequency').mean[0,0,:,0].tolist(), std=s.reduce('frequency').std[0,0,:,0].tolist(),
                       **{'global': dict(mean=g.mean.mean().item(), std=g.std.mean().item())}, units='dB')
     _write(out/'stats.json', json.dumps(res))
-    return res
 
 def _write_examples(out, data, ways, n=4):
     "A few clips that were left out, before and after each way; the units of each"
@@ -251,7 +248,7 @@ def _arguments(given, synthetic):
     check_ways(call['ways'], settings['way_options'])
     used = {p for w in call['ways'] for p in w.split('+')}
     settings['way_options'] = {k:v for k,v in settings['way_options'].items() if k in used}
-    if not settings['arch_options'].get('pretrained'): make_arch(settings)(2, 1)  # a bad name or option is named before anything is trained
+    if not settings['arch_options'].get('pretrained'): _make_arch(settings)(2, 1)  # a bad name or option is named before anything is trained
     for w in call['ways']: way_tfms(w, lambda *a: _some_stats(), settings)  # a bad option is named before anything is trained
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
@@ -343,10 +340,10 @@ def _compare(df, out, call, s, where, log):
     src = _clusters(df, folds, log)
     data = _Data(df, folds, s, call['workers'])
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
-    if todo:
-        for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be killed
     try:
-        if todo: _run_all(data, todo, out, settings)
+        if todo:
+            for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed
+            _run_all(data, todo, out, settings)
     finally:  # also where it was interrupted
         if done:=_load_runs(out, settings):
             tables = _write_tables(out, done, every)
