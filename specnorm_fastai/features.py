@@ -21,7 +21,7 @@ from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram,AudioTensor,_name
 from .functional import (_dct_matrix,_gammatone_bank,_least,_linear_bank,_mel_bank,_whole,dct_matrix,gammatone_frequencies,linear_frequencies,
-    mel_frequencies,n_frames,power_law,silent_frames,spectrogram,to_db)
+    _spectrum,mel_frequencies,n_frames,power_law,silent_frames,to_db)
 from .mel import _check_range,_mirror,_float32,dynamic_range_compression_torch,dynamic_range_decompression_torch
 
 # %% ../nbs/20_features.ipynb #c4a6982c
@@ -111,6 +111,8 @@ def _row_freqs(s, sr):
     if kind:=s.get('filterbank'): return _freqs(kind, sr, s['n_fft'], *(s[k] for k in ('n_filters','f_min','f_max')))
     return _freqs(None, sr, s['n_fft'])
 
+_cached = 2**18  # samples in the frames that one thread works on
+
 class _SpecPipe(nn.Module):
     "Waveform -> spectrum -> bands -> dB or log, by its settings; stateless, so one serves any rate and device"
     exact = False  # float64 FFTs, whatever the settings?
@@ -121,8 +123,20 @@ class _SpecPipe(nn.Module):
         s = self._all
         if lengths is not None: lengths = lengths[...,None]  # one for all channels of an item
         exact = (self.exact or s['to_db'] and not s['mel'] or s['eps']) and x.dtype!=torch.float64 and x.device.type=='cpu'
-        z = spectrogram(x.double() if exact else x, **{k:s[k] for k in _stft}, lengths=lengths, mirror=s['mirror'], eps=s['eps'])
-        return self.compressed(self.bands(z.float() if exact else z, sr))
+        fb = self._bank(sr, x.dtype if x.dtype==torch.float64 else torch.float32, x.device)
+        part = lambda x, ln: self.compressed(_spectrum(x, **{k:s[k] for k in (*_stft,'mirror','eps')}, lengths=ln, dtype=torch.float64 if exact else None, filters=fb))
+        n = self._at_once(x, s)
+        if n is None or n>=len(x): return part(x, lengths)
+        out = None
+        for i in range(0, len(x), n):
+            z = part(x[i:i+n], lengths if lengths is None or len(lengths)!=len(x) else lengths[i:i+n])
+            if out is None: out = z.new_empty(len(x), *z.shape[1:])
+            out[i:i+n] = z
+        return out
+    def _at_once(self, x, s):
+        "Items of a batch that are gone through together: on a CPU few enough for their frames to stay in its cache; None: all"
+        if x.ndim<3 or x.device.type!='cpu' or x.requires_grad or type(x) is not torch.Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing(): return
+        return max(1, torch.get_num_threads()*_cached//max(1, x[0].numel()*s['n_fft']//s['hop_length']))
     def _bank(self, sr, dtype, device):
         s = self._all
         if s['mel']: return _mel_bank(sr, *(s[k] for k in ('n_fft','n_mels','f_min','f_max','norm','mel_scale')), dtype, device)

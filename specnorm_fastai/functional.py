@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['n_frames', 'extend', 'spectrogram', 'silent_frames', 'mel_filters', 'mel_frequencies', 'gammatone_frequencies',
            'gammatone_filters', 'linear_frequencies', 'linear_filters', 'to_db', 'from_db', 'power_law',
-           'from_power_law', 'dct_matrix', 'normalize', 'denormalize', 'standardize']
+           'from_power_law', 'dct_matrix', 'normalize', 'denormalize', 'normalize_', 'denormalize_', 'standardize']
 
 # %% ../nbs/10_functional.ipynb #cae2f5fe
 import math,threading,warnings
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from .fast import compiled,in_parts
 
 # %% ../nbs/10_functional.ipynb #c3d72f3b
 class _Cache:
@@ -87,6 +89,43 @@ def _make_window(fn, win_length, wkwargs, dtype, device):
     return (w if isinstance(w, Tensor) else torch.from_numpy(np.asarray(w))).to(device=device, dtype=dtype)
 _window = _Cache(_make_window)
 
+def _rows_real(x, lengths):
+    "Real samples of each row of `x`, int64"
+    t = x.shape[-1]
+    if lengths is None: return np.full(math.prod(x.shape[:-1]), t)
+    return lengths.expand(x.shape[:-1]).reshape(-1).clamp(0, t).to(torch.int64).numpy()
+
+def _compiled_spectrum(x, window, n_fft, hop_length, pad, power, normalized, center, pad_mode, lengths, mirror, eps, filters):
+    "Spectra, or bands of them, by kernels, computed in the window's dtype; None where that cannot be"
+    k = compiled(x, window, *([] if filters is None else [filters]))
+    if k is None or pad_mode not in ('reflect','constant') or window.ndim!=1: return
+    t,half,reflect,extra = x.shape[-1],n_fft//2 if center else 0,pad_mode=='reflect',mirror+pad
+    real = _rows_real(x, lengths)
+    if not len(real) or min(real.min(), t)<=mirror and mirror or reflect and half and real.min()+2*extra<=half: return  # an error says so
+    n = n_frames(t, n_fft, hop_length, center, extra)
+    if n<1: return
+    frames = np.minimum(np.array([n_frames(int(r), n_fft, hop_length, center, extra) for r in real]), n)
+    if normalized: window = window/window.pow(2).sum().sqrt()
+    left = (n_fft-len(window))//2
+    window = F.pad(window, (left,n_fft-len(window)-left)).numpy()
+    y,rows = x.reshape(-1,t).contiguous().numpy(),len(real)
+    cut = torch.empty(rows, n, n_fft, dtype=torch.promote_types(x.dtype, torch.from_numpy(window).dtype))
+    in_parts(k.frame_rows, rows, y, real, frames, window, hop_length, mirror, pad, half, reflect, cut.numpy(), size=cut.numel())
+    z = torch.view_as_real(torch.fft.rfft(cut)).view(rows, n, -1).numpy()
+    lo,hi = (None,None) if filters is None else _band_ends(filters)
+    dense = filters is not None and int((hi-lo).sum())*16>filters.numel()  # wide bands: a matrix product is cheaper
+    out = torch.empty(rows, n_fft//2+1 if filters is None or dense else len(filters), n, dtype=x.dtype)
+    how = frames,float(eps),power==1.
+    if filters is None or dense: in_parts(k.power_rows, rows, z, *how, out.numpy(), size=cut.numel())
+    else: in_parts(k.band_rows, rows, z, *how, filters.to(cut.dtype).numpy(), lo, hi, out.numpy(), size=cut.numel())
+    out = out.view(*x.shape[:-1], *out.shape[1:])
+    return filters@out if dense else out
+
+def _band_ends(filters):
+    "First and one past the last frequency of each filter that is not 0"
+    on = (filters!=0).to(torch.uint8)
+    return on.argmax(1).numpy(),on.shape[1]-on.flip(1).argmax(1).numpy()
+
 def _least(n_fft, pad=0, mirror=0):
     "Samples that a clip must have to fill a window"
     return max(n_fft-2*pad-2*mirror, mirror+1)
@@ -115,15 +154,21 @@ def spectrogram(
     eps:float=0. # Added to the power, before any root of it
 )->Tensor: # (..., freq, frame), in input units to the power
     "Spectrogram by the short-time Fourier transform; frames behind an item's end are as of silence"
+    return _spectrum(x, n_fft, win_length, hop_length, pad, window_fn, power, normalized, wkwargs, center, pad_mode, onesided, lengths, mirror, eps)
+
+def _spectrum(x, n_fft, win_length, hop_length, pad, window_fn, power, normalized, wkwargs, center, pad_mode, onesided, lengths, mirror, eps, dtype=None, filters=None):
+    "`spectrogram`, computed in `dtype`, and where there are filters (band, freq), their bands of it"
     win_length = win_length or n_fft
     hop_length = hop_length or win_length//2
     if power is None or power<=0: raise ValueError(f"power: expected a number above 0, got {power!r}")
-    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-    x = x.to(dtype)
+    kind = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    dtype = dtype or kind
+    x = x.to(kind)
     if not center and x.shape[-1]<n_fft-2*(pad+mirror):
         raise ValueError(f"x: expected at least {n_fft-2*(pad+mirror)} samples for n_fft={n_fft}, got {x.shape[-1]}")
     window = _window(window_fn, win_length, tuple((wkwargs or {}).items()), dtype, x.device)
-    n_real = lengths
+    if power in (1.,2.) and onesided and (res:=_compiled_spectrum(x, window, n_fft, hop_length, pad, power, normalized, center, pad_mode, lengths, mirror, eps, filters)) is not None: return res
+    n_real,x = lengths,x.to(dtype)
     if lengths is not None: x = x.masked_fill(torch.arange(x.shape[-1], device=x.device)>=lengths.to(x.device)[...,None], 0.)
     x = _extended(x, n_fft, pad, center, pad_mode, mirror, lengths)
     lead = x.shape[:-1]
@@ -133,9 +178,11 @@ def spectrogram(
     else: z = z.real**2+z.imag**2 if power==2. else z.abs() if power==1. else z.abs().pow(power)
     if torch.compiler.is_compiling(): z = z.contiguous()  # else torch.export ties the number of frames to these strides
     z = z.reshape(*lead, *z.shape[-2:])
-    if lengths is None: return z
-    real = n_frames(n_real.to(z.device), n_fft, hop_length, center, pad+mirror)[...,None,None]
-    return z.masked_fill(torch.arange(z.shape[-1], device=z.device)>=real, eps**(power/2) if eps else 0.)
+    if lengths is not None:
+        real = n_frames(n_real.to(z.device), n_fft, hop_length, center, pad+mirror)[...,None,None]
+        z = z.masked_fill(torch.arange(z.shape[-1], device=z.device)>=real, eps**(power/2) if eps else 0.)
+    z = z.to(kind)
+    return z if filters is None else filters@z
 
 # %% ../nbs/10_functional.ipynb #ca95a13a
 def silent_frames(
@@ -157,6 +204,11 @@ def silent_frames(
     start = (n_fft-win_length)//2 - pad - (n_fft//2 if center else 0)  # of the first window
     g = math.gcd(win_length, hop_length)
     size = -(-((n-1)*hop_length+win_length)//g)*g
+    if k:=compiled(x):
+        y = x.reshape(-1,t)
+        out = torch.empty(len(y), n, dtype=torch.bool)
+        in_parts(k.silent_rows, len(y), y.contiguous().numpy(), _rows_real(x, lengths), start, win_length, hop_length, tol, out.numpy(), size=x.numel())
+        return out.view(*x.shape[:-1], n)
     outside = None if lengths is None else torch.arange(t, device=x.device)>=lengths.to(x.device)[...,None]
     def highest(x):  # maximum under each window, and of the whole clip
         if outside is not None: x = x.masked_fill(outside, -math.inf)
@@ -311,7 +363,9 @@ def to_db(
 )->Tensor: # Like `x`, in dB
     "Decibels: `multiplier * log10(max(x, amin) / max(ref, amin))`"
     if not (amin>0 and ref>0): raise ValueError(f"amin, ref: expected above 0, got {amin!r} and {ref!r}")
-    x = multiplier*torch.log10(x.clamp(min=amin)) - multiplier*math.log10(max(ref, amin))
+    x,zero = x.clamp(min=amin),multiplier*math.log10(max(ref, amin))
+    if x.requires_grad or torch.compiler.is_compiling(): x = multiplier*torch.log10(x)-zero
+    else: x = x.log10_().mul_(multiplier).sub_(zero)  # memory costs more than the logarithm
     if top_db is None: return x
     if top_db<0: raise ValueError(f"top_db: expected 0 or more, or None, got {top_db}")
     dims = tuple(range(-min(x.ndim,3), 0))
@@ -365,6 +419,18 @@ def _stats_like(x, *stats):
     dtype = torch.float64 if x.dtype==torch.float64 else torch.float32
     return [s.to(device=x.device, dtype=dtype) if isinstance(s, Tensor) else torch.tensor(s, device=x.device, dtype=dtype) for s in stats]
 
+def _compiled_affine(x, mean, std, back, out=None):
+    "`normalize`, or back, by a kernel, to `out` or a new tensor; None where that cannot be"
+    k = compiled(x, mean, std)
+    if k is None or not x.ndim or any(v.ndim>x.ndim or v.ndim and v.shape[-1]!=1 for v in (mean,std)): return
+    if out is None: out = torch.empty_like(x:=x.contiguous())
+    elif not x.is_contiguous(): return
+    t = x.shape[-1]
+    flat = lambda v: v.reshape(-1,t).numpy()
+    mean,std = (v.expand(*x.shape[:-1],1).reshape(-1).numpy() for v in (mean,std))
+    in_parts(k.affine_rows, len(mean), flat(x), mean, std, back, flat(out), size=x.numel())
+    return out
+
 def normalize(
     x:Tensor, # Any shape; a spectrogram is (..., channel, freq, time)
     mean:Tensor, # Number or tensor that broadcasts against `x`: (1, 1, freq, 1) is one for each frequency
@@ -372,7 +438,8 @@ def normalize(
 )->Tensor: # Like `x`
     "`(x - mean) / std`"
     m,s = _stats_like(x, mean, std)
-    return ((x-m)/s).to(x.dtype)
+    res = _compiled_affine(x, m, s, False)
+    return ((x-m)/s).to(x.dtype) if res is None else res
 
 def denormalize(
     x:Tensor, # Normalized values
@@ -381,7 +448,28 @@ def denormalize(
 )->Tensor: # Like `x`
     "`x * std + mean`, the inverse of `normalize`"
     m,s = _stats_like(x, mean, std)
-    return (x*s+m).to(x.dtype)
+    res = _compiled_affine(x, m, s, True)
+    return (x*s+m).to(x.dtype) if res is None else res
+
+def normalize_(
+    x:Tensor, # As of `normalize`; it is overwritten
+    mean:Tensor, # As of `normalize`
+    std:Tensor # As of `normalize`
+)->Tensor: # `x`
+    "`normalize` in place"
+    m,s = _stats_like(x, mean, std)
+    if _compiled_affine(x, m, s, False, x) is None: x.copy_((x-m)/s) if m.dtype!=x.dtype else x.sub_(m).div_(s)
+    return x
+
+def denormalize_(
+    x:Tensor, # As of `denormalize`; it is overwritten
+    mean:Tensor, # As of `denormalize`
+    std:Tensor # As of `denormalize`
+)->Tensor: # `x`
+    "`denormalize` in place"
+    m,s = _stats_like(x, mean, std)
+    if _compiled_affine(x, m, s, True, x) is None: x.copy_(x*s+m) if m.dtype!=x.dtype else x.mul_(s).add_(m)
+    return x
 
 # %% ../nbs/10_functional.ipynb #cefad416
 def _over_std(y, var, flat):
@@ -396,6 +484,11 @@ def standardize(
     if not x.is_floating_point(): raise TypeError(f"x: expected floating point samples, got {x.dtype}")
     t = x.shape[-1]
     if t==0: return x
+    if k:=compiled(x):
+        y,real = x.reshape(-1,t),_rows_real(x, lengths)
+        out = torch.empty_like(y)
+        in_parts(k.standardize_rows, len(y), y.contiguous().numpy(), real, min_range, out.numpy(), size=x.numel())
+        return out.view(x.shape)
     y = x.double()
     if lengths is None:
         range_ = y.amax(-1, keepdim=True)-y.amin(-1, keepdim=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .functional import _least,_mel_bank,_mel_filters,_window,spectrogram
+from .functional import _least,_mel_bank,_mel_filters,_spectrum,_window
 
 # %% ../nbs/15_mel.ipynb #c935283f
 MAX_WAV_VALUE = 32768.0
@@ -121,8 +121,7 @@ def spectrogram_torch(
     _check_range(y, on_clip)
     exact = y.dtype!=torch.float64 and y.device.type=='cpu'  # two float32 FFTs differ by up to 1e-4 in quiet mel bands
     with _float32(y):
-        res = spectrogram(y.double() if exact else y, n_fft, win_size, hop_size, power=1., center=center, mirror=mirror, eps=1e-6)
-        return res.float() if exact else res
+        return _spectrum(y, n_fft, win_size, hop_size, 0, torch.hann_window, 1., False, None, center, 'reflect', True, None, mirror, 1e-6, torch.float64 if exact else None)
 
 # %% ../nbs/15_mel.ipynb #cbbf5ada
 def spec_to_mel_torch(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import AudioSpectrogram,_name,as_axes,axes_name,span
+from .fast import compiled,in_parts
 
 # %% ../nbs/25_recorder.ipynb #c6820f3d
 def _merge(n, mean, m2, n2, mean2, m22):
@@ -41,10 +42,19 @@ def _grouped(n, mean, m2, groups, n_groups):
 # %% ../nbs/25_recorder.ipynb #c487ba70
 def _has_float64(device): return device.type!='mps'
 
+def _arrays(x, mask):
+    "A batch as an array of rows, and its mask"
+    return x.contiguous().view(-1,x.shape[-1]).numpy(),None if mask is None else mask.contiguous().numpy()
+
 def _clip_moments(x, mask):
     "Of a batch (batch, channel, freq, time): count, mean and sum of squared deviations of each clip, float64 (batch, channel, freq); mask (batch, time) or None"
     b,c,f,t = x.shape
     full = mask is None
+    if k:=compiled(x):
+        n = torch.full((b,), float(t), dtype=torch.float64) if full else mask.sum(-1, dtype=torch.float64)
+        mean,m2 = torch.empty(2, b, c, f, dtype=torch.float64)
+        in_parts(k.row_moments, b*c*f, *_arrays(x, mask), n.numpy(), c*f, mean.view(-1).numpy(), m2.view(-1).numpy(), size=x.numel())
+        return n[:,None,None].expand(b,c,f),mean,m2
     m = None if full else mask[:,None,None]
     if _has_float64(x.device):
         y = x.double() if full else x.double().masked_fill(~m, 0.)
@@ -61,6 +71,16 @@ def _clip_moments(x, mask):
     rest = d.sum(-1)/n.clamp(min=1)
     n,mean,rest,m2 = (v.cpu().double() for v in (n.expand(b,c,f), mean, rest, d.square_().sum(-1)))
     return n,mean+rest,m2-n*rest**2
+
+def _clip_extremes(x, mask):
+    "Smallest and largest value of each clip, (batch, channel, freq); infinite where no frame counts"
+    b,c,f,t = x.shape
+    if k:=compiled(x):
+        low,high = torch.empty(2, b, c, f, dtype=x.dtype)
+        in_parts(k.row_extremes, b*c*f, *_arrays(x, mask), c*f, low.view(-1).numpy(), high.view(-1).numpy(), size=x.numel())
+        return low,high
+    far = lambda v: x.new_full((b,c,f,1), v) if not t else x if mask is None else x.masked_fill(~mask[:,None,None], v)
+    return far(math.inf).amin(3),far(-math.inf).amax(3)
 
 # %% ../nbs/25_recorder.ipynb #c5e5791c
 _bin_width,_bin_lo,_n_bins = 0.25,-200.,1600
@@ -92,6 +112,11 @@ def quantile_error(
 def _histogram(x, mask, units):
     "Counts of a batch, int64 (channel, freq, bin); mask (batch, time) or None"
     b,c,f,t = x.shape
+    if k:=compiled(x):
+        counts = torch.zeros(c*f, _n_bins, dtype=torch.long)
+        rows,m = _arrays(_to_bins(x.float(), units), mask)
+        in_parts(k.add_histogram, c*f, rows, m, b, _bin_lo, _bin_width, counts.numpy(), size=x.numel())
+        return counts.view(c,f,_n_bins)
     i = ((_to_bins(x.float(), units)-_bin_lo)/_bin_width).nan_to_num(0.).clamp_(0, _n_bins-1).long()
     i += (torch.arange(c*f, device=x.device)*_n_bins).view(c,f,1)
     n = c*f*_n_bins
@@ -175,18 +200,19 @@ class StatsRecorder:
         y = x.detach().as_subclass(Tensor)
         real = None if lengths is None else torch.arange(t, device=y.device)<lengths[:,None]
         counts = real if mask is None else mask if real is None else real & mask
-        bad = ~y.sum((1,2), dtype=torch.float64 if _has_float64(y.device) else torch.float32).isfinite()
-        if counts is not None: bad = bad & counts
         on_cpu = y.device.type=='cpu'
-        if on_cpu and not bad.any(): bad = None
-        if bad is not None:
-            if on_cpu and self.on_bad=='raise': raise ValueError(f"x: NaN or Inf in {_name(x, int(bad.any(1).nonzero()[0]))}")
-            counts = ~bad if counts is None else counts & ~bad
-            y = y.masked_fill(bad[:,None,None], 0.)
-        moments = _clip_moments(y, counts)
+        bad,moments = None,_clip_moments(y, counts) if compiled(y) else None
+        if moments is None or not moments[2].sum().isfinite():
+            bad = ~y.sum((1,2), dtype=torch.float64 if _has_float64(y.device) else torch.float32).isfinite()
+            if counts is not None: bad = bad & counts
+            if on_cpu and not bad.any(): bad = None
+            if bad is not None:
+                if on_cpu and self.on_bad=='raise': raise ValueError(f"x: NaN or Inf in {_name(x, int(bad.any(1).nonzero()[0]))}")
+                counts = ~bad if counts is None else counts & ~bad
+                y = y.masked_fill(bad[:,None,None], 0.)
+            moments = _clip_moments(y, counts)
         dev,units = moments[0].device,(isinstance(x, AudioSpectrogram) and x.units or 'dB')  # as SpecStats.quantile reads them
-        far = lambda v: y.new_full((b,c,f,1), v) if not t else y if counts is None else y.masked_fill(~counts[:,None,None], v)
-        top = far(-math.inf).amax(3).to(dev).double() if self.quantiles or self.groups else None
+        low,top = (v.to(dev).double() for v in _clip_extremes(y, counts)) if self.quantiles or self.groups else (None,None)
         table,peak = self._deal(moments, groups, top, units)
         n = lambda m: torch.zeros((), dtype=torch.long, device=y.device) if m is None else m.sum()
         total = torch.full((), b*t, device=y.device)
@@ -194,7 +220,7 @@ class StatsRecorder:
         frames = torch.stack([total if counts is None else counts.sum(), n_real-(n_real if mask is None else (mask if real is None else real&mask).sum()), total-n_real, n(bad)]).to(dev)
         extra = None
         if self.quantiles:
-            extra = far(math.inf).amin((0,3)).to(dev).double(),top.amax(0),_histogram(y, counts, units).to(dev)
+            extra = low.amin(0),top.amax(0),_histogram(y, counts, units).to(dev)
         if bad is not None: self._note(x, bad)
         self._add(table, peak, extra, frames, b, made)
 

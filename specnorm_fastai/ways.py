@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from .fast import compiled,in_parts
+
 # %% ../nbs/12_ways.ipynb #cb874c63
 def _wide(x):
     "`x` in the dtype that statistics are computed in"
@@ -30,6 +32,23 @@ def _lead(name, v, x, time=True):
         want = "its leading dims and its time" if time else "its leading dims"
         raise ValueError(f"{name}: expected {want} for x of shape {tuple(x.shape)}, got shape {tuple(v.shape)}")
     return v.reshape(*lead, *[1]*(x.ndim-1-len(lead)), *(end or (1,)))
+
+def _both(m, ln, x):
+    "What counts by a mask and by lengths, of `_lead`; None: all"
+    if ln is None: return m
+    real = torch.arange(x.shape[-1], device=x.device)<ln
+    return real if m is None else m & real
+
+def _shared(x, *masks):
+    "Items that share a mask, and rows of each item, where `masks` are of `_lead`, or None"
+    k = max([0]+[d+1 for m in masks if m is not None for d in range(x.ndim-1) if m.shape[d]>1])
+    return math.prod(x.shape[:k]),math.prod(x.shape[k:-1])
+
+def _by_items(m, items, t):
+    "A mask of `_lead` as an array (item, time)"
+    if m is None: return None
+    m = m.expand(*m.shape[:-1], t)
+    return m.reshape(-1,t).contiguous().numpy() if m.numel()==items*t else None
 
 def _sqrt(v):
     "Root with gradient 0 at 0"
@@ -64,6 +83,24 @@ def _counted(x, mask):
     m = _lead('mask', mask, x)
     return None if m is None else m | ~m.any(-1, keepdim=True)
 
+def _moments(x, m):
+    "Mean and population variance of each row over the frames of `m`"
+    if (k:=compiled(x)) and (m is None or m.shape[-2]==1):
+        items,rows = _shared(x, m)
+        c,t = _by_items(m, items, x.shape[-1]),x.shape[-1]
+        if (c is None)==(m is None):
+            n = torch.full((items,), float(t), dtype=torch.float64) if c is None else torch.from_numpy(c).sum(-1, dtype=torch.float64)
+            mean,m2 = torch.empty(2, items*rows, dtype=torch.float64)
+            in_parts(k.row_moments, items*rows, x.reshape(-1,t).contiguous().numpy(), c, n.numpy(), rows, mean.numpy(), m2.numpy(), size=x.numel())
+            return mean.view(x.shape[:-1]),(m2.view(items,rows)/n.clamp(min=1)[:,None]).view(x.shape[:-1])
+    y = _wide(x)
+    zero = (lambda v: v) if m is None else lambda v: v.masked_fill(~m, 0.)
+    n = max(x.shape[-1], 1) if m is None else m.sum(-1).clamp(min=1)
+    mean = zero(y).sum(-1)/n
+    d = zero(y-mean[...,None])
+    off = d.sum(-1)/n  # what the first sum lost by rounding
+    return mean+off,d.square().sum(-1)/n-off.square()
+
 def item_stats(
     x:Tensor, # Spectrogram, (..., channel, freq, time)
     per:str='item', # One for all rows ('item'), for each row ('frequency') or for each band of rows ('band')
@@ -74,13 +111,7 @@ def item_stats(
     "Mean and population std of each item and channel over its frames and rows; std is 1 where the values never vary"
     if x.ndim<3: raise ValueError(f"x: expected (..., channel, freq, time), got shape {tuple(x.shape)}")
     g,k = _rows(x.shape[-2], per, bands, x.device)
-    m,y = _counted(x, mask),_wide(x)
-    zero = (lambda v: v) if m is None else lambda v: v.masked_fill(~m, 0.)
-    n = max(x.shape[-1], 1) if m is None else m.sum(-1).clamp(min=1)
-    mean = zero(y).sum(-1)/n
-    d = zero(y-mean[...,None])
-    off = d.sum(-1)/n  # what the first sum lost by rounding
-    mean,var = mean+off,d.square().sum(-1)/n-off.square()
+    mean,var = _moments(x, _counted(x, mask))
     if k<x.shape[-2]:
         size = torch.bincount(g, minlength=k)
         over = lambda v: v.new_zeros(*v.shape[:-1], k).index_add(-1, g, v)/size
@@ -91,7 +122,13 @@ def item_stats(
     if 1<k<x.shape[-2]: mean,std = mean[...,g],std[...,g]
     return mean[...,None],std[...,None]
 
-def _affine(x, mean, std): return ((_wide(x)-mean)/std).to(x.dtype)
+def _affine(x, mean, std):
+    if (k:=compiled(x)) and all(isinstance(v, Tensor) and v.dtype==torch.float64 and v.ndim==x.ndim and v.shape[-1]==1 and not v.requires_grad and not v.is_cuda for v in (mean,std)):
+        out,t = torch.empty_like(x:=x.contiguous()),x.shape[-1]
+        rows = [v.expand(*x.shape[:-1],1).reshape(-1).numpy() for v in (mean,std)]
+        in_parts(k.affine_rows, len(rows[0]), x.view(-1,t).numpy(), *rows, False, out.view(-1,t).numpy(), size=x.numel())
+        return out
+    return ((_wide(x)-mean)/std).to(x.dtype)
 
 def normalize_item(
     x:Tensor, # As of `item_stats`
@@ -218,6 +255,24 @@ def _sliding(x, window, min_window, center, mask, lengths, var=True):
     d = (m1-m2).masked_fill(n1==0, 0.)
     return torch.addcmul(m2, d, part),None if not var else (q2+torch.where(n1>0, torch.addcmul(q1, d.square(), n2*part), 0.))/n.clamp(min=1),n
 
+def _compiled_sliding(x, window, min_window, center, norm_vars, m, ln, min_std):
+    "`normalize_sliding` by a kernel; None where that cannot be"
+    k,t = compiled(x),x.shape[-1]
+    if k is None: return
+    items,rows = _shared(x, m, ln)
+    at = torch.arange(t)
+    ends = _window_ends(at, torch.tensor(t) if ln is None else ln, window, min_window, center)
+    start,end = (v.expand(*v.shape[:-1], t).reshape(-1,t).contiguous().numpy() for v in ends)
+    both = _both(m, ln, x)
+    c = _by_items(both, items, t)
+    if len(start) not in (1,items) or (c is None)!=(both is None): return
+    width = min(rows, max(1, min(72, 2**16//t)))
+    width = -(-rows//-(-rows//width))
+    out = torch.empty_like(x:=x.contiguous())
+    flat = lambda v: v.view(-1,t).numpy()
+    in_parts(k.sliding_rows, items*-(-rows//width), flat(x), c, rows, width, start, end, min(window if center else window+1, t), norm_vars, min_std, flat(out), size=x.numel())
+    return out
+
 def normalize_sliding(
     x:Tensor, # Spectrogram or waveform, (..., time)
     window:int=600, # As of `sliding_stats`
@@ -231,12 +286,14 @@ def normalize_sliding(
     "`x - mean`, or `(x - mean) / std`, of the window around or before each frame"
     _positive(min_std=min_std)
     _check_window(window, min_window, center)
+    m,ln = _lead('mask', mask, x),_lead('lengths', lengths, x, time=False)
+    if (y:=_compiled_sliding(x, window, min_window, center, bool(norm_vars), m, ln, min_std)) is not None: return y
     mean,var,n = _sliding(x, window, min_window, center, mask, lengths, norm_vars)
     y = (_wide(x)-mean).masked_fill(n==0, 0.)
     if norm_vars:
         std = _sqrt(var)
         y = y/std.clamp(min=min_std)
-        if (m:=_lead('mask', mask, x)) is not None: y = y.masked_fill(~m & (std<=min_std), 0.)
+        if (c:=_both(m, ln, x)) is not None: y = y.masked_fill(~c & (std<=min_std), 0.)
     return y.to(x.dtype)
 
 # %% ../nbs/12_ways.ipynb #c7db31af
