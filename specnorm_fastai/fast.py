@@ -31,11 +31,12 @@ def _plain(x):
             and not (x.requires_grad and torch.is_grad_enabled()) and not x.is_neg() and not torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 def compiled(
-    *xs:Tensor # Tensors that it shall work on; the first is the largest
+    *xs:Tensor, # Tensors that it shall work on; the first is the largest
+    least:int=None # Elements that make it worth it; None: 32768
 ): # The module `kernels`, or None
     "The compiled kernels, where they can work on these tensors"
     if not _use or torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level>=0: return
-    return _kernels() if all(map(_plain, xs)) and xs[0].numel()>=max(_least, 1) else None
+    return _kernels() if all(map(_plain, xs)) and xs[0].numel()>=max(_least if least is None else least, 1) else None
 
 @contextmanager
 def no_kernels():

@@ -107,18 +107,24 @@ def row_extremes(x, mask, rows, low, high, first, last):
         low[r],high[r] = _extremes(x[r], None if mask is None else mask[r//rows], 0, x.shape[1], lo, hi)
 
 @_exact
-def add_histogram(x, mask, items, low, width, counts, first, last):
+def add_histogram(x, mask, items, low, per_unit, counts, first, last):
     "Add each value of rows `first` to `last` of all items of `x` (item*row, time) to one of `counts` (row, bin); what lies outside, to the outermost"
-    rows,kind = len(x)//items,x.dtype.type
-    lo,w,top = kind(low),kind(width),kind(counts.shape[1]-1)
+    rows,t,bins,kind = len(x)//items,x.shape[1],counts.shape[1],x.dtype.type
+    lo,per,none,top = kind(low),kind(per_unit),kind(0),kind(bins-1)
+    four,at = np.empty(4*bins, np.int64),np.empty(t, np.int64)
     for j in range(first, last):
+        four[:] = 0
         for i in range(items):
             r = i*rows+j
-            for k in range(x.shape[1]):
-                if mask is None or mask[i,k]:
-                    v = (x[r,k]-lo)/w
-                    v = v if v>0 else kind(0)
-                    counts[j,np.int64(v if v<top else top)] += 1
+            for k in range(t):
+                v = (x[r,k]-lo)*per
+                v = v if v>none else none
+                at[k] = np.int32(v if v<top else top)+bins*(k&3)
+            if mask is None:
+                for k in range(t): four[np.uint64(at[k])] += 1
+            else:
+                for k in range(t): four[np.uint64(at[k])] += mask[i,k]
+        for k in range(bins): counts[j,k] += four[k]+four[bins+k]+four[2*bins+k]+four[3*bins+k]
 
 # %% ../nbs/03_kernels.ipynb #cff3dd752
 @_exact

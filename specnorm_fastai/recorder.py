@@ -33,6 +33,10 @@ def _reduced(n, mean, m2, dims):
 
 def _grouped(n, mean, m2, groups, n_groups):
     "Merge the entries of dim 0 that have the same group; (n_groups, ...)"
+    if mean.ndim==3 and (k:=compiled(mean, least=2**8)):
+        res = torch.zeros(3, n_groups, *mean.shape[1:], dtype=torch.float64)
+        k.merge_rows(n[:,0,0].contiguous().numpy(), mean.flatten(1).numpy(), m2.flatten(1).numpy(), groups.numpy(), *(v.flatten(1).numpy() for v in res))
+        return tuple(res)
     add = lambda v: v.new_zeros(n_groups, *v.shape[1:]).index_add_(0, groups, v)
     tot = add(n)
     mu = torch.where(tot>0, add(n*mean)/tot, 0.)
@@ -115,7 +119,7 @@ def _histogram(x, mask, units):
     if k:=compiled(x):
         counts = torch.zeros(c*f, _n_bins, dtype=torch.long)
         rows,m = _arrays(_to_bins(x.float(), units), mask)
-        in_parts(k.add_histogram, c*f, rows, m, b, _bin_lo, _bin_width, counts.numpy(), size=x.numel())
+        in_parts(k.add_histogram, c*f, rows, m, b, _bin_lo, 1/_bin_width, counts.numpy(), size=x.numel())
         return counts.view(c,f,_n_bins)
     i = ((_to_bins(x.float(), units)-_bin_lo)/_bin_width).nan_to_num(0.).clamp_(0, _n_bins-1).long()
     i += (torch.arange(c*f, device=x.device)*_n_bins).view(c,f,1)
@@ -214,10 +218,10 @@ class StatsRecorder:
         dev,units = moments[0].device,(isinstance(x, AudioSpectrogram) and x.units or 'dB')  # as SpecStats.quantile reads them
         low,top = (v.to(dev).double() for v in _clip_extremes(y, counts)) if self.quantiles or self.groups else (None,None)
         table,peak = self._deal(moments, groups, top, units)
-        n = lambda m: torch.zeros((), dtype=torch.long, device=y.device) if m is None else m.sum()
-        total = torch.full((), b*t, device=y.device)
-        n_real = total if real is None else real.sum()
-        frames = torch.stack([total if counts is None else counts.sum(), n_real-(n_real if mask is None else (mask if real is None else real&mask).sum()), total-n_real, n(bad)]).to(dev)
+        n = lambda m, of: of if m is None else int(m.sum()) if on_cpu else m.sum()
+        n_real = n(real, b*t)
+        frames = n(counts, b*t),n_real-(n_real if mask is None else n(mask if real is None else real&mask, 0)),b*t-n_real,n(bad, 0)
+        frames = torch.tensor(frames) if on_cpu else torch.stack([torch.as_tensor(v, device=y.device) for v in frames]).to(dev)
         extra = None
         if self.quantiles:
             extra = low.amin(0),top.amax(0),_histogram(y, counts, units).to(dev)
@@ -227,7 +231,7 @@ class StatsRecorder:
     def _deal(self, moments, groups, top, units):
         "Moments of each group, and of the loudest values of its clips"
         b,dev = moments[0].shape[0],moments[0].device
-        if not self.groups: return _reduced(*moments, (0,)),None
+        if not self.groups: return _grouped(*moments, torch.zeros(b, dtype=torch.long, device=dev), 1),None
         if groups is None: g = (self.nobservations+torch.arange(b))%self.groups
         else:
             g = torch.as_tensor(groups)

@@ -19,7 +19,7 @@ from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 
 from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,frame_masks,span
-from .functional import denormalize,normalize,standardize
+from .functional import denormalize,denormalize_,normalize,normalize_,standardize
 from .recorder import StatsRecorder
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .stats import collect_stats
@@ -65,14 +65,15 @@ class SpecNormalize(Normalize):
     # What it collects is mean and population std over elements of real frames. No `parameters`: float64 statistics
     # are not moved with the DataLoaders, but to each batch's device. Order 99: the last of the batch transforms
     parameters,order = (),99
-    mask,stats,fingerprint = 'silence',None,'unknown'
+    mask,stats,fingerprint,inplace = 'silence',None,'unknown',False
     def __init__(self,
         mean=None, # A number, one for each channel or frequency, or (1, channel or 1, freq or 1, 1); None: collected at set-up
         std=None, # Like `mean`, above 0
         axes=(0,2,3), # Dims of (batch, channel, freq, time) that they were taken over, or 'global' or 'frequency'
-        mask:str='silence' # Frames left out where it collects: 'silence' (and padding), 'padding' or None
+        mask:str='silence', # Frames left out where it collects: 'silence' (and padding), 'padding' or None
+        inplace:bool=False # Write over the spectrogram that comes in? It saves memory where nobody else holds it, as behind `AudioToSpec`
     ):
-        self.axes,self.mask,self.stats,self.fingerprint = as_axes(axes),mask,None,'unknown'
+        self.axes,self.mask,self.stats,self.fingerprint,self.inplace = as_axes(axes),mask,None,'unknown',bool(inplace)
         if mask not in frame_masks: raise ValueError(f"mask: expected one of {list(frame_masks)}, got {mask!r}")
         if isinstance(mean, str): raise ValueError(f"mean: expected numbers, got {mean!r}; did you mean SpecNormalize(axes={mean!r})?")
         if (mean is None)!=(std is None): raise ValueError(f"mean, std: give both or neither, got mean={mean!r}, std={std!r}")
@@ -87,23 +88,25 @@ class SpecNormalize(Normalize):
     @classmethod
     def from_recorder(cls,
         rec:StatsRecorder, # Its `red_dims` become the axes
-        unchecked:bool=False # Use it on spectrograms that were made otherwise too?
+        unchecked:bool=False, # Use it on spectrograms that were made otherwise too?
+        inplace:bool=False # As of `SpecNormalize`
     ):
         "Normalize with what a recorder holds"
-        res = cls(rec.mean, rec.std, rec.red_dims)
+        res = cls(rec.mean, rec.std, rec.red_dims, inplace=inplace)
         return res._knows(SpecStats.from_recorder(rec), unchecked)
     @classmethod
     def from_stats(cls,
         mean, # A `SpecStats`; or see `SpecNormalize`
         std=None, # See `SpecNormalize`
         axes=(0,2,3), # Over which axes; a `SpecStats` is reduced to them. 'global', 'frequency' or dims
-        unchecked:bool=False # Use a `SpecStats` on spectrograms that were made otherwise too?
+        unchecked:bool=False, # Use a `SpecStats` on spectrograms that were made otherwise too?
+        inplace:bool=False # As of `SpecNormalize`
     ):
         "Normalize with finished statistics, or with a mean and a std"
-        if not isinstance(mean, SpecStats): return cls(mean, std, axes)
+        if not isinstance(mean, SpecStats): return cls(mean, std, axes, inplace=inplace)
         if std is not None: raise ValueError("std: the SpecStats holds it; did you mean axes=...?")
         s = mean.reduce(axes)
-        return cls(s.mean, s.std, axes)._knows(mean, unchecked)
+        return cls(s.mean, s.std, axes, inplace=inplace)._knows(mean, unchecked)
     def _knows(self, stats, unchecked):
         self.stats,self.fingerprint = stats,('unknown' if unchecked else stats.fingerprint)
         return self
@@ -132,8 +135,8 @@ class SpecNormalize(Normalize):
     def encodes(self, x:AudioSpectrogram):
         self._stats(x)
         if self.fingerprint!='unknown': check_fingerprint(self.fingerprint, fingerprint(x), 'the statistics of SpecNormalize')
-        return self._apply(normalize, x, units='std', units_before=x.settings.get('units'))
-    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, units=x.settings.get('units_before'), units_before=None)
+        return self._apply(normalize_ if self.inplace else normalize, x, units='std', units_before=x.settings.get('units'))
+    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize_ if self.inplace else denormalize, x, units=x.settings.get('units_before'), units_before=None)
     def encodes(self, x:TensorImage): return x  # the base class would normalize images
     def decodes(self, x:TensorImage): return x
 
