@@ -86,10 +86,9 @@ _errors = (lmdb.CorruptedError,lmdb.PageNotFoundError,lmdb.PanicError,lmdb.Inval
 def _close_all(stores=_stores):
     for s in stores.values():
         if s is not None: s.close()
-    stores.clear()
 def _before_fork(): _lock.acquire(); _close_all()
-def _after_fork(): _lock.release()
-if hasattr(os, 'register_at_fork'): os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _in_child(): _stores.clear(); _lock.release()
+if hasattr(os, 'register_at_fork'): os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_in_child)
 
 def _damaged(path, why): return ValueError(f"cache: {path} is damaged: {why}. Remove it to have it made again")
 
@@ -125,44 +124,46 @@ def _why_damaged(folder):
     return f'its first page promises {(last+1)*psize} bytes, it has {size}'
 
 class _Store:
-    "The cache in a folder, as this process has it open"
+    "The cache in a folder, as this process has it open. To be used with the lock"
     def __init__(self, folder, limit):
-        self.folder,self.real,self.limit,self.pid = folder,os.path.realpath(folder),limit,os.getpid()
+        self.folder,self.real,self.limit,self.env = folder,os.path.realpath(folder),limit,None
         self.reserve = min(max(limit//64, 2**19), 2**23)  # to delete takes pages, too
         self.pend,self.n_pend,self.since,self.full_at,self.tidied,self.hits,self.misses = {},0,0.,None,False,0,0
-        for k in range(3):  # another process may be making it
-            if not (why:=_why_damaged(folder)): break
-            time.sleep(.05)
-        if why: raise _damaged(folder, why)
-        self._open()
 
-    def _open(self):
+    def open(self):
+        if not os.path.isdir(self.folder): os.mkdir(self.folder)
+        for k in range(3):  # another process may be making it
+            if not (why:=_why_damaged(self.folder)): break
+            time.sleep(.05)
+        if why: raise _damaged(self.folder, why)
         kw = dict(map_size=self.limit-self.reserve, metasync=False, max_readers=1024, **_engine)
         errs = []
         for ro in (dict(), dict(readonly=True), dict(readonly=True, lock=False)):
             if ro and not (Path(self.folder)/'data.mdb').exists(): continue
-            try: self.env = lmdb.open(self.folder, **kw, **ro); self.readonly = bool(ro); break
+            try: env = lmdb.open(self.folder, **kw, **ro); break
             except _errors as e: raise _damaged(self.folder, e) from None
             except (lmdb.Error,OSError) as e: errs.append(e)
         else: raise OSError(str(errs[0]))
-        try: self._claim()
-        except lmdb.Error as e: self.env.close(); raise OSError(str(e)) from None
-        except BaseException: self.env.close(); raise
+        self.readonly = bool(ro)
+        try: self._claim(env)
+        except lmdb.Error as e: env.close(); raise OSError(str(e)) from None
+        except BaseException: env.close(); raise
+        self.env = env
         self._known_full()
 
-    def _claim(self):
+    def _claim(self, env):
         "See that it is ours; a new one is from now on"
         want = _title+str(_format).encode()
-        with self.env.begin() as t: got,n = t.get(_marker),t.stat()['entries']
+        with env.begin() as t: got,n = t.get(_marker),t.stat()['entries']
         if got==want: return
         if got is None and n: raise ValueError(f"cache: {self.folder} holds an LMDB data base of something else; give another place")
         if got is not None and not got.startswith(_title): raise ValueError(f"cache: {self.folder} is marked {got!r}, which is none of ours; give another place")
         if got is not None and int(got[len(_title):])>_format:
             raise ValueError(f"cache: {self.folder} was made by a newer version of specnorm_fastai ({got.decode()}); give another place")
         if self.readonly: raise OSError('it is not filled, and cannot be written')
-        with self.env.begin(write=True) as t:
+        with env.begin(write=True) as t:
             if t.get(_marker)==want: return
-            t.drop(self.env.open_db(txn=t), delete=False)  # an older format of ours
+            t.drop(env.open_db(txn=t), delete=False)  # an older format of ours
             t.put(_marker, want)
 
     def read(self, f, again=True):
@@ -177,11 +178,10 @@ class _Store:
         except _errors as e: raise _damaged(self.folder, e) from None
 
     def get(self, key, ident):
-        with _lock:
-            if self.pend:
-                if time.monotonic()-self.since>_later[1]: self.flush()
-                elif key in self.pend: return self._count(_unpack(self.pend[key], key, ident))
-            return self._count(self.read(lambda t: None if (v:=t.get(key)) is None else _unpack(v, key, ident)))
+        if self.pend:
+            if time.monotonic()-self.since>_later[1]: self.flush()
+            elif key in self.pend: return self._count(_unpack(self.pend[key], key, ident))
+        return self._count(self.read(lambda t: None if (v:=t.get(key)) is None else _unpack(v, key, ident)))
 
     def _count(self, res):
         if res is None: self.misses += 1
@@ -191,15 +191,14 @@ class _Store:
     def has(self, key, ident):
         "Is there an entry of this file in this state? Its samples are not looked at"
         def f(t): return (v:=t.get(key)) is not None and (h:=_header(v)) is not None and h[3:5]==(key,ident)
-        with _lock: return key in self.pend or bool(self.read(f))
+        return key in self.pend or bool(self.read(f))
 
     def takes(self, n): return not self.readonly and (self.full_at is None or n<self.full_at)
 
     def put(self, key, v):
-        with _lock:
-            if not self.pend: self.since = time.monotonic()
-            self.pend[key] = v; self.n_pend += len(v)
-            if self.n_pend>=_later[0] or time.monotonic()-self.since>_later[1]: self.flush()
+        if not self.pend: self.since = time.monotonic()
+        self.pend[key] = v; self.n_pend += len(v)
+        if self.n_pend>=_later[0] or time.monotonic()-self.since>_later[1]: self.flush()
 
     def flush(self):
         with _lock:
@@ -222,7 +221,7 @@ class _Store:
         try:
             with self.env.begin(write=True, buffers=True) as t:
                 for k,v in items:
-                    if (old:=t.get(k)) is None or (h:=_header(old)) is None or h!=_header(v): t.put(k, v)  # else another process was first
+                    if (old:=t.get(k)) is None or _unpack(old, k, _header(v)[4]) is None: t.put(k, v)  # else another process was first
         except lmdb.MapFullError: return ''
         except lmdb.MapResizedError: self._outgrown(); return ''
         except _errors as e: raise _damaged(self.folder, e) from None
@@ -237,7 +236,7 @@ class _Store:
         "A worker need not find out again what another one did; a new run says it again"
         note = Path(self.folder)/'full'
         try:
-            if multiprocessing.parent_process() is None: note.unlink()
+            if multiprocessing.parent_process() is None: note.unlink() if self.full_at is None else None
             elif (got:=note.read_text().split())[0]==str(self.limit): self.full_at,self.tidied = int(got[1]),True
         except (OSError,ValueError,IndexError): pass
 
@@ -250,7 +249,9 @@ class _Store:
         if first and not known:
             warnings.warn(f"cache: {self.folder} is full{why} (max_bytes={self.limit}). What it does not hold is read from its file each time")
 
-    def _delete(self, keys):
+    def delete(self, keys):
+        "Delete entries; why not, where that fails"
+        if not keys: return
         self.env.set_mapsize(max(self.limit, self.size()))
         try:
             for i in range(0, len(keys), 64):
@@ -284,18 +285,19 @@ class _Store:
                 except OSError: fresh = False
                 if not fresh: res.append(k)
             return res
-        with _lock:
-            if (keys:=self.read(f)) and not self.readonly: self._delete(keys)
-            return len(keys or ())
+        if self.readonly: return 0
+        keys = self.read(f) or []
+        self.delete(keys)
+        return len(keys)
 
     def size(self): return (self.env.info()['last_pgno']+1)*self.env.stat()['psize']
 
     def close(self):
         with _lock:
-            if self.pid!=os.getpid(): return
+            if self.env is None: return
             try: self.flush()
             except ValueError as e: warnings.warn(str(e))
-            finally: self.env.close()
+            finally: self.env.close(); self.env = None
 
 # %% ../nbs/05_cache.ipynb #caa1e5ba
 @lru_cache(maxsize=64)
@@ -305,7 +307,7 @@ def _reader(sample_rate, force_mono):
 
 def _keep(fn, cache, **how):
     "Keep a file; the error, where there is one, and how long to wait where it was changed just now"
-    try: return None,0 if cache._has(fn, **how) else cache._read(cache._store(), fn, cache._find(fn, **how), **how)[1]
+    try: return None,0 if cache._has(fn, **how) else cache._read(fn, cache._find(fn, **how), **how)[1]
     except (ValueError,OSError) as e: return str(e),0
 
 class AudioCache:
@@ -325,23 +327,19 @@ class AudioCache:
             raise ValueError(f"path: expected a new or empty folder or a cache, got {self.path}, which holds {sorted(there)[0]}")
 
     def _store(self):
-        "The open cache of this process; None: it cannot be used here"
+        "The open cache of this process; None: it cannot be used here. To be called and used with the lock"
         s = _stores.get(self.path, self)
-        if s is None or s is not self and s.limit==self.max_bytes: return s
-        with _lock:
-            if s is not self: self.close()  # another limit
-            real = os.path.realpath(self.path)
-            s = next((o for o in _stores.values() if o is not None and o.real==real), None)
-            try:
-                if s is None:
-                    self._check_place()
-                    if not os.path.isdir(self.path): os.mkdir(self.path)
-                    s = _Store(self.path, self.max_bytes)
-                if os.getpid() not in _ends:
-                    _ends.add(os.getpid()); Finalize(None, _close_all, exitpriority=10)  # at the end of this process, a DataLoader's worker too
-            except OSError as e: warnings.warn(f"cache: {self.path} cannot be used here ({e}); files are read each time")
-            _stores[self.path] = s
-            return s
+        if s is None or s is not self and s.env is not None and s.limit==self.max_bytes: return s
+        if s is not self and s.limit!=self.max_bytes: self.close(); s = self
+        try:
+            if s is self:
+                real = os.path.realpath(self.path)
+                s = next((o for o in _stores.values() if o is not None and o.real==real), None) or _Store(self.path, self.max_bytes)
+            if s.env is None: self._check_place(); s.open()
+            if os.getpid() not in _ends: _ends.add(os.getpid()); Finalize(None, _close_all, exitpriority=10)  # when this process ends, a DataLoader's worker too
+        except OSError as e: s = warnings.warn(f"cache: {self.path} cannot be used here ({e}); files are read each time")
+        _stores[self.path] = s
+        return s
 
     def _find(self, fn, sample_rate, force_mono):
         "Key, state, path and settings of a file; the state is None where there is no file"
@@ -356,25 +354,28 @@ class AudioCache:
         force_mono:bool=True # Mix the channels down?
     ): # `AudioTensor`, float32 `(channel, time)`
         "The audio of a file, from the cache or else from the file, and then kept"
-        s,found = self._store(),self._find(fn, sample_rate, force_mono)
-        if s is not None and (st:=found[1]) is not None and (got:=s.get(found[0], _identity(st))) is not None:
-            return AudioTensor(got[0], sr=got[1], fn=str(fn))
-        return self._read(s, fn, found, sample_rate, force_mono)[0]
+        found = self._find(fn, sample_rate, force_mono)
+        if (st:=found[1]) is not None:
+            with _lock: got = None if (s:=self._store()) is None else s.get(found[0], _identity(st))
+            if got is not None: return AudioTensor(got[0], sr=got[1], fn=str(fn))
+        return self._read(fn, found, sample_rate, force_mono)[0]
 
-    def _read(self, s, fn, found, sample_rate, force_mono):
+    def _read(self, fn, found, sample_rate, force_mono):
         "The audio of a file from the file, kept where it can be; and seconds to wait until that"
         (key,st,path,how),wait = found,0
         x = _reader(sample_rate, force_mono)(fn)
-        if s is None or st is None or x.dtype!=torch.float32 or x.ndim!=2 or x.lengths is not None: return x,0
+        if st is None or x.dtype!=torch.float32 or x.ndim!=2 or x.lengths is not None: return x,0
         try: now = os.stat(path)
         except OSError: return x,0
-        if _identity(now)!=_identity(st): wait = .1
-        elif not (wait:=_settles_in(st)) and s.takes(4*x.numel()): s.put(key, _pack(key, _identity(st), x, path, how))
-        return x,wait
+        if _identity(now)!=_identity(st): return x,.1
+        if wait:=_settles_in(st): return x,wait
+        with _lock:
+            if (s:=self._store()) is not None and s.takes(4*x.numel()): s.put(key, _pack(key, _identity(st), x, path, how))
+        return x,0
 
     def _has(self, fn, sample_rate, force_mono):
-        s,(key,st,*_) = self._store(),self._find(fn, sample_rate, force_mono)
-        return s is not None and st is not None and s.has(key, _identity(st))
+        key,st,*_ = self._find(fn, sample_rate, force_mono)
+        with _lock: return st is not None and (s:=self._store()) is not None and s.has(key, _identity(st))
 
     def fill(self,
         files, # Audio files
@@ -398,47 +399,43 @@ class AudioCache:
 
     def flush(self):
         "Write what this process has not yet written"
-        if (s:=self._store()) is not None: s.flush()
+        with _lock:
+            if (s:=self._store()) is not None: s.flush()
 
     def info(self)->dict: # path, clips, bytes on the disk, max_bytes, hits and misses of this process, readonly
         "What is there"
-        s,res = self._store(),dict(path=self.path, clips=0, bytes=0, max_bytes=self.max_bytes, hits=0, misses=0, readonly=True)
-        if s is None: return res
-        s.flush()
-        return {**res, 'clips':s.read(lambda t: t.stat()['entries'])-1, 'bytes':s.size(), 'hits':s.hits, 'misses':s.misses, 'readonly':s.readonly}
+        with _lock:
+            s,res = self._store(),dict(path=self.path, clips=0, bytes=0, max_bytes=self.max_bytes, hits=0, misses=0, readonly=True)
+            if s is None: return res
+            s.flush()
+            return {**res, 'clips':s.read(lambda t: t.stat()['entries'])-1, 'bytes':s.size(), 'hits':s.hits, 'misses':s.misses, 'readonly':s.readonly}
 
     def remove(self,
         files # Audio files
     ): # This cache
         "Forget files, in all settings"
-        s = self._writable()
-        if keys:=[k for f in files for k,_,_ in s.read(lambda t, p=_path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))): [*s.entries(t, p)])]: s._delete(keys)
+        of = lambda t: [k for f in files for k,_,_ in s.entries(t, _path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))))]
+        with _lock: s = self._writable(); s.delete(s.read(of))
         return self
 
     def tidy(self)->int: # Entries that went
         "Forget files that changed or are gone, and what other versions of the decoders made"
-        return self._writable().tidy()
+        with _lock: return self._writable().tidy()
 
     def clear(self):
         "Forget everything. The file keeps its size and is filled anew; removing the folder gives the room back"
-        s = self._writable()
-        s._delete(s.read(lambda t: [k for k,_,_ in s.entries(t)]))
+        with _lock: s = self._writable(); s.delete(s.read(lambda t: [k for k,_,_ in s.entries(t)]))
         return self
 
     def check(self)->list: # Text, one for each problem; empty: all is well
         "Read everything, and say what is damaged"
-        s = self._store()
-        if s is None: return [f'{self.path} cannot be used here']
-        s.flush()
         try: from lmdb.verify import verify
         except ImportError: verify = lambda p: []
-        def f(t):
-            res = list(verify(self.path))
-            if not res:
-                for k,v,h in s.entries(t):
-                    if h is None or _unpack(v, k, h[4]) is None: res.append(f'the entry {k.hex()} is damaged, and will be made again')
-            return res
-        with _lock: return s.read(f)
+        def f(t): return verify(self.path) or [f'the entry {k.hex()} is damaged, and will be made again' for k,v,h in s.entries(t) if h is None or _unpack(v, k, h[4]) is None]
+        with _lock:
+            if (s:=self._store()) is None: return [f'{self.path} cannot be used here']
+            s.flush()
+            return s.read(f)
 
     def close(self):
         "Write what is left to write, and close the file in this process; it opens again when it is needed"
@@ -448,8 +445,7 @@ class AudioCache:
             for k in [k for k,o in _stores.items() if o is s]: del _stores[k]
 
     def _writable(self):
-        s = self._store()
-        if s is None or s.readonly: raise ValueError(f"cache: {self.path} cannot be written")
+        if (s:=self._store()) is None or s.readonly: raise ValueError(f"cache: {self.path} cannot be written")
         s.flush()
         return s
 
