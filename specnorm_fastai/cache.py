@@ -305,6 +305,12 @@ def _reader(sample_rate, force_mono):
     from specnorm_fastai.data import PreprocessAudio
     return PreprocessAudio(sample_rate, force_mono)
 
+def _as_audio(x, sr, fn):
+    "`AudioTensor(x, sr=sr, fn=fn)` of what needs no check"
+    with torch._C.DisableTorchFunctionSubclass(): x = x.as_subclass(AudioTensor)
+    x.__dict__.update(sr=sr, fn=fn)
+    return x
+
 def _keep(fn, cache, **how):
     "Keep a file; the error, where there is one, and how long to wait where it was changed just now"
     try: return None,0 if cache._has(fn, **how) else cache._read(fn, cache._find(fn, **how), **how)[1]
@@ -357,7 +363,7 @@ class AudioCache:
         found = self._find(fn, sample_rate, force_mono)
         if (st:=found[1]) is not None:
             with _lock: got = None if (s:=self._store()) is None else s.get(found[0], _identity(st))
-            if got is not None: return AudioTensor(got[0], sr=got[1], fn=str(fn))
+            if got is not None: return _as_audio(*got, str(fn))
         return self._read(fn, found, sample_rate, force_mono)[0]
 
     def _read(self, fn, found, sample_rate, force_mono):
