@@ -1,5 +1,5 @@
 "AudioCache: what comes out is what would have been read, whoever shares it and whatever becomes of the files, of the processes and of the cache"
-import multiprocessing,os,pickle,shutil,signal,subprocess,sys,textwrap,threading,time,warnings
+import multiprocessing,os,pickle,shutil,signal,subprocess,sys,tempfile,textwrap,threading,time,warnings
 from pathlib import Path
 import lmdb,numpy as np,pandas as pd,pytest,soundfile as sf,torch
 from fastai.vision.all import CategoryBlock,ColReader,DataBlock,IndexSplitter,load_learner
@@ -440,12 +440,16 @@ def test_an_older_format_is_made_anew_and_a_newer_one_is_left_alone(files, cache
         else:
             with pytest.raises(ValueError, match='newer version'): cache.open(files[0])
 
+@pytest.fixture
+def open_place():
+    "A folder that another user can read, unlike those of pytest"
+    with tempfile.TemporaryDirectory() as d: os.chmod(d, 0o755); yield Path(d)
+
 @pytest.mark.skipif(not hasattr(os, 'setuid'), reason='needs users')
 @pytest.mark.parametrize('lock', [True,False])
-def test_a_cache_that_cannot_be_written_still_serves(files, cache, tmp_path, lock):
-    cache.fill(files[:5], progress=False); cache.close()
-    for p in (tmp_path, *tmp_path.parents):
-        if p.stat().st_uid==os.getuid() and p!=Path(p.anchor): p.chmod(p.stat().st_mode|0o055)
+def test_a_cache_that_cannot_be_written_still_serves(files, open_place, lock):
+    files = [Path(shutil.copy(f, open_place)) for f in files]; old(*files)
+    cache = AudioCache(open_place/'c', max_bytes=2e8).fill(files[:5], progress=False); cache.close()
     if not lock: (Path(cache.path)/'lock.mdb').unlink()
     for p in Path(cache.path).iterdir(): p.chmod(0o444)
     Path(cache.path).chmod(0o555)
