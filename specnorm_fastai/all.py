@@ -25,6 +25,7 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.data import get_grid
 
 from .core import *
+from .cache import *
 from .functional import *
 from .ways import *
 from .mel import *

@@ -24,6 +24,7 @@ from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import RandTransform
 
 from .core import AudioSpectrogram,AudioTensor,_check_whole,_name,_whole_file,audio_extensions,get_audio_files
+from .cache import AudioCache
 from .features import _silence
 
 # %% ../nbs/50_data.ipynb #c2232090
@@ -239,13 +240,22 @@ class ToPath(Transform):
 
 class OpenAudio(Transform):
     "A path, or the position of one in `items`, becomes the `AudioTensor` in the file"
+    cache = None
     def __init__(self,
         items=None, # Paths that whole numbers stand for; None: only paths are opened
         cache_folder:str|Path=None, # Read the file of the same name from here instead
-        root:str|Path=None # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
-    ): self.items,self.cache_folder,self.root = items,cache_folder,root
+        root:str|Path=None, # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
+        cache:AudioCache|str|Path=None, # Keep the audio here, and take it from here; or the folder of an `AudioCache`
+        sample_rate:int=None, # With `cache`: resample to this rate in Hz; None: leave it
+        force_mono:bool=False # With `cache`: mix the channels down?
+    ):
+        if cache is not None and (cache_folder is not None or root is not None): raise ValueError("cache: expected none beside cache_folder or root, for both say where the audio is")
+        if isinstance(cache, (str,os.PathLike)): cache = AudioCache(cache)
+        if not isinstance(cache, (AudioCache,type(None))): raise TypeError(f"cache: expected an AudioCache or its folder, got {type(cache).__name__}")
+        self.items,self.cache_folder,self.root,self.cache,self.how = items,cache_folder,root,cache,dict(sample_rate=sample_rate, force_mono=force_mono)
 
     def encodes(self, x:Path):
+        if self.cache is not None: return self.cache.open(x, **self.how)
         if self.root is None: return AudioTensor.create(x, cache_folder=self.cache_folder)
         return AudioTensor.create(self._cached(x))
     def encodes(self, x:int|np.integer): return self.encodes(self._item(x))
@@ -272,9 +282,10 @@ class AudioBlock(TransformBlock):
         sample_rate:int=16000, # Resample to this rate in Hz; None: leave it
         force_mono:bool=True, # Mix the channels down?
         crop_signal_to:float=None, # Crop or pad to this many milliseconds; None: leave the length
-        root:str|Path=None # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
+        root:str|Path=None, # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
+        cache:AudioCache|str|Path=None # Keep what was opened, resampled and mixed down here; or the folder of an `AudioCache`
     ):
-        super().__init__(type_tfms=[ToStr(), ToPath(), OpenAudio(cache_folder=cache_folder, root=root)],
+        super().__init__(type_tfms=[ToStr(), ToPath(), OpenAudio(None, cache_folder, root, cache, sample_rate, force_mono)],
                          item_tfms=audio_item_tfms(sample_rate, force_mono, crop_signal_to), dls_kwargs={'before_batch': [PadAudio()]})
 
     @classmethod
