@@ -245,21 +245,19 @@ def _in_worker(dl, batches, tfms, groups, kind, mask):
     "Measure the batches of a worker there: of each its size, warnings and newly bad clips, or the error; with the last one the recorder too"
     mine,seen,last = [i for i in range(dl.n) if i//dl.bs%dl.num_workers==dl.offs],0,None
     rec,kept = StatsRecorder(**kind),mask
-    for b in batches:
-        if last is not None: yield last
-        known = len(rec.bad_files)
-        with warnings.catch_warnings(record=True) as told, torch.no_grad():
-            warnings.simplefilter('always')
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        for b in batches:
+            if last is not None: yield last
+            known = len(rec.bad_files)
             try:
                 x = _the_spec(tfms(b))
                 at = mine[seen:seen+len(x)]; seen += len(x)
                 if not isinstance(x.fn, tuple): x.fn = tuple(f'item {i}' for i in at)
                 kept = _weakest(kept, _add(rec, x, mask, groups[at]))
-                last = len(x),[(str(w.message),w.category) for w in told],list(rec.bad_files)[known:],None
-            except (ValueError,TypeError) as e: last = e
-        if isinstance(last, Exception): break
-        b = x = None  # the next batch needs the memory
-    if last is not None: yield last if isinstance(last, Exception) else (*last[:3],(rec,kept))
+            except (ValueError,TypeError,Warning) as e: yield e; return
+            last = len(x),[(str(w.message),w.category) for w in told],list(rec.bad_files)[known:],None
+            b = x = None; told.clear()  # the next batch needs the memory
+        if last is not None: yield (*last[:3],(rec,kept))
 
 def _may_move(sdl):
     "Can the worker processes make the spectrograms and measure them? Where they load clips for the CPU, and all transforms are of this package"
