@@ -105,6 +105,10 @@ def _stays(func):
     if name=='__get__': name = getattr(func.__self__, '__name__', '')  # a property, such as x.data or x.T
     return name.strip('_') in _elementwise
 
+_tells = frozenset([getattr(Tensor, k).__get__ for k in 'shape ndim dtype device layout requires_grad is_leaf is_nested'.split()] +
+                   [getattr(Tensor, k) for k in 'size dim numel stride data_ptr is_contiguous is_floating_point item tolist __len__'.split()])
+_joins,_nowrap = frozenset((torch.stack, torch.cat, torch.concat, torch.concatenate)),torch.overrides.get_default_nowrap_functions()
+
 class _Items:
     "Mixin: `lengths`, `fn` and `silent` follow an item through stacking, indexing, arithmetic and casts, and are dropped where that can't be told"
     _event_dims,lengths,fn,silent,_lost = 2,None,None,None,False  # dims of one item: 2 for (channel, time), 3 for (channel, freq, time)
@@ -112,7 +116,16 @@ class _Items:
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        join = func in (torch.stack, torch.cat, torch.concat, torch.concatenate)
+        if func in _tells:  # no tensor comes out
+            with torch._C.DisableTorchFunctionSubclass(): return func(*args, **kwargs)
+        if len(types)==1 and args and isinstance(args[0], cls) and (func is Tensor.__getitem__ or _stays(func)) and func not in _nowrap and not cls.debug:
+            with torch._C.DisableTorchFunctionSubclass(): res = func(*args, **kwargs)  # what `super` does, in a quarter of the time
+            if not isinstance(res, Tensor): return res
+            if not isinstance(res, cls): res = torch.as_subclass(res, cls)
+            res.set_meta(args[0], as_copy=True)
+            res._follow(func, args, kwargs)
+            return res
+        join = func in _joins
         if join:
             ts = list(args[0] if args else kwargs['tensors'])
             if ours:=bool(ts) and isinstance(ts[0], cls): ts[0]._check_batch([t for t in ts if isinstance(t, _Items)])
@@ -179,6 +192,7 @@ class _Items:
 
     def _merged(self, ops):
         "Of an elementwise result: as long as the longest operand, silent where all of them are, a name where there is but one"
+        if len(ops)==1 and ops[0].shape==self.shape: return ops[0].lengths,ops[0].fn,ops[0].silent
         lead,names = self.shape[:self._n_lead()],{o.fn for o in ops}
         fn,ln,si = names.pop() if len(names)==1 else None,None,None
         try:
@@ -244,11 +258,13 @@ class _Items:
 
     def set_meta(self, x, as_copy=True):
         super().set_meta(x, as_copy=True)  # never share one dict between two tensors
-        lead = tuple(self.shape[:self._n_lead()])  # what does not fit is another tensor's
-        if self.lengths is not None and tuple(self.lengths.shape)!=lead: del self.lengths
-        if self.silent is not None and tuple(self.silent.shape)!=(*lead,*self.shape[-1:]): del self.silent
+        ln,si = self.lengths,self.silent
+        if ln is None and si is None: return
+        shape = self.shape; lead = shape[:max(len(shape)-self._event_dims, 0)]  # what does not fit is another tensor's
+        if ln is not None and ln.shape!=lead: del self.lengths
+        if si is not None and si.shape!=lead+shape[-1:]: del self.silent
     def clone(self, *, memory_format=torch.preserve_format):
-        return retain_meta(self, self.as_subclass(Tensor).clone(memory_format=memory_format).as_subclass(type(self)))
+        return retain_meta(self, torch.as_subclass(self.as_subclass(Tensor).clone(memory_format=memory_format), type(self)))
     def plain(self): "The same numbers as a plain `Tensor`"; return self.as_subclass(Tensor)
 
     @classmethod
@@ -256,16 +272,18 @@ class _Items:
     @classmethod
     def _make(cls, x, **kwargs):
         "An alias of `x`; unlike fastai's `tensor`, a float64 tensor stays one"
-        res = cls._before_cast(x).as_subclass(Tensor).as_subclass(cls)
+        x = cls._before_cast(x)
+        res = torch.as_subclass(x, cls)
+        if x.__dict__: res.set_meta(x)
         for k,v in kwargs.items(): setattr(res, k, v)
         return res
 
     def _set_items(self, lengths=None, fn=None, silent=None):
         if lengths is not None:
             lengths = torch.as_tensor(lengths, dtype=torch.int64, device=self.device)
-            if tuple(lengths.shape)!=tuple(self.shape[:self._n_lead()]):
+            if lengths.shape!=self.shape[:self._n_lead()]:
                 raise ValueError(f"lengths: expected shape {tuple(self.shape[:self._n_lead()])} for a tensor of shape {tuple(self.shape)}, got {tuple(lengths.shape)}")
-            if lengths.numel() and (lengths.min()<0 or lengths.max()>self.shape[-1]):
+            if lengths.numel() and (not 0<=lengths.item()<=self.shape[-1] if lengths.ndim==0 else lengths.min()<0 or lengths.max()>self.shape[-1]):
                 raise ValueError(f"lengths: expected 0 to {self.shape[-1]}, got {lengths.min().item()} to {lengths.max().item()}")
             self.lengths = lengths
         if fn is not None: self.fn = _plain_meta(tuple(fn) if isinstance(fn, (list,np.ndarray)) else fn)
@@ -322,13 +340,17 @@ def audio_info(
         if not f.frames: raise ValueError(f"no audio samples in {f.name}")
         return f.frames,f.samplerate,f.channels
 
+_wholes = {'PCM_16':('int16',2.**-15), 'PCM_32':('int32',2.**-31)}  # by far faster to read as they are, and the same to the last bit
+
 def _read_audio(path, start=0, n=-1):
     "Samples `(channel, time)` as float32 and the rate of a file, or an error that names it"
     with _open_audio(path) as f:
         if start: f.seek(start)
-        x,sr = f.read(n, dtype='float32', always_2d=True),f.samplerate
+        dtype,scale = _wholes.get(f.subtype, ('float32',None)) if f.format in ('WAV','WAVEX','RF64','W64') else ('float32',None)
+        x,sr = f.read(n, dtype=dtype, always_2d=True),f.samplerate
         _check_whole(f, len(x), start==0 and n<0)
     if not len(x): raise ValueError(f"no audio samples in {path}" + (f" from sample {start} on" if start else ''))
+    if scale is not None: return np.multiply(x.T, scale, out=np.empty(x.T.shape, np.float32), dtype=np.float32, casting='unsafe'),sr
     if not np.isfinite(x).all():
         bad = np.flatnonzero(~np.isfinite(x).all(1))
         raise ValueError(f"NaN or Inf in {len(bad)} of {len(x)} samples of {path}, the first at sample {bad[0]+start}")

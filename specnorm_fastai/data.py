@@ -10,6 +10,7 @@ __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'RemoveTyp
 # %% ../nbs/50_data.ipynb #cec58455
 import json,math,os,random,tempfile
 from enum import Enum
+from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 
@@ -30,6 +31,21 @@ from .features import _silence
 # %% ../nbs/50_data.ipynb #c2232090
 def _need_floats(x):
     if not x.is_floating_point(): raise TypeError(f"audio: expected floating point samples in [-1, 1], got {x.dtype} in {_name(x)}; x/32768 makes them of 16-bit ones")
+
+@lru_cache(maxsize=16)
+def _polyphase_filter(up, down, dtype):
+    "What `resample_poly` designs anew at each call"
+    from scipy.signal import firwin
+    m = max(up, down)
+    return firwin(20*m+1, 1/m, window=('kaiser',5.)).astype(dtype)
+
+def _soxr(a, old, new, n):
+    "The first `n` samples of resampled (channel, time)"
+    import soxr
+    y = a[:,:0]
+    if (2*a.shape[1]*new+old)//(2*old)>=n: y = soxr.resample(a.T, old, new, quality='HQ').T
+    if y.shape[1]<n: y = soxr.resample(np.pad(a, [(0,0),(0,-(-old//new))]).T, old, new, quality='HQ').T  # it rounds the length, and may lack one sample
+    return y[:,:n]
 
 class Resample(Transform):
     "Bring an `AudioTensor` to another sample rate"
@@ -53,11 +69,9 @@ class Resample(Transform):
         n = -(-a.shape[-1]*new//old)
         if self.method=='polyphase':
             from scipy.signal import resample_poly
-            g = math.gcd(old, new); y = resample_poly(a, new//g, old//g, axis=-1).astype(a.dtype)
-        else:
-            import soxr
-            a = np.pad(a.reshape(-1, a.shape[-1]), [(0,0),(0,-(-old//new))])  # soxr may return one sample less than ceil
-            y = soxr.resample(a.T, old, new, quality='HQ').T.reshape(*x.shape[:-1], -1)
+            g = math.gcd(old, new); up,down = new//g,old//g
+            y = resample_poly(a, up, down, axis=-1, window=_polyphase_filter(up, down, a.dtype)).astype(a.dtype, copy=False)
+        else: y = _soxr(a.reshape(-1, a.shape[-1]), old, new, n).reshape(*x.shape[:-1], n)
         ln = None if x.lengths is None else -(-x.lengths*new//old)
         y = AudioTensor(torch.from_numpy(np.ascontiguousarray(y[...,:n])).to(x.device), sr=new, lengths=ln, fn=x.fn, waveform_norm=x.waveform_norm)
         return y if ln is None else y.masked_fill(~y.real_mask[...,None,:], 0.)  # nor does it ring there
@@ -111,22 +125,22 @@ class ResizeSignal(RandTransform):
     def _starts(self, x, n):
         "Where a crop of `n` samples may start"
         if self.min_energy is not None:
-            p = _window_power(x.plain(), n)
+            p = _window_power(x, n)
             if len(ok:=(p>=p.max()*10**(self.min_energy/10)).nonzero()[:,0]): return ok
         return range(x.shape[-1]-n+1)  # NaN has no loudest place
 
     def encodes(self, x:AudioTensor)->AudioTensor:
         if x.ndim!=2: raise ValueError(f"ResizeSignal: expected an item (channel, time), got shape {tuple(x.shape)}")
-        n,real = int(self.duration/1000*x.need_sr()),int(x.real_lengths)
+        n,real = int(self.duration/1000*x.need_sr()),x.shape[-1] if x.lengths is None else int(x.lengths)
         if n<1: raise ValueError(f"duration: {self.duration} ms hold no sample at {x.sr} Hz")
-        x = x[...,:real]
+        a = x.plain()[...,:real]
         if real>n:
-            starts = self._starts(x, n)
+            starts = self._starts(a, n)
             at = int(starts[self._nth(len(starts))])
-            return _like(x, x[...,at:at+n], n)
-        if self.pad_mode==AudioPadType.Repeat and real: return _like(x, x.plain().repeat(1, -(-n//real))[...,:n], n)
+            return _like(x, a[...,at:at+n], n)
+        if self.pad_mode==AudioPadType.Repeat and real: return _like(x, a.repeat(1, -(-n//real))[...,:n], n)
         front = self._nth(n-real+1) if self.pad_mode==AudioPadType.Zeros else 0
-        return _like(x, F.pad(x.plain(), (front,n-real-front)), n if front else real)
+        return _like(x, F.pad(a, (front,n-real-front)) if real<n else a, n if front else real)
 
     @property
     def name(self):
@@ -194,14 +208,14 @@ class PadAudio(Transform):
         return cols[0] if single else [type(s)(o) for s,o in zip(samples, zip(*cols))]
 
     def _pad(self, items):
-        n = max(o.shape[-1] for o in items)
         if len({type(o) for o in items})>1: return items
-        lead = items[0].shape[:-1]
-        for o in items:
-            if o.ndim!=o._event_dims:
+        shapes = [o.shape for o in items]
+        n,lead = max(s[-1] for s in shapes),shapes[0][:-1]
+        for o,s in zip(items, shapes):
+            if len(s)!=o._event_dims:
                 raise ValueError(f"items of a batch: expected {'(channel, time)' if o._event_dims==2 else '(channel, freq, time)'}, "
                                  f"got shape {tuple(o.shape)} in {_name(o)}; x[None] gives samples their channel")
-            if o.shape[:-1]!=lead:
+            if s[:-1]!=lead:
                 raise ValueError(f"items of one batch must have the same channels: {tuple(lead)} in {_name(items[0])}, "
                                  f"{tuple(o.shape[:-1])} in {_name(o)}. Use DownmixMono or AudioBlock(force_mono=True)")
         return [self._pad1(o, n) for o in items]
@@ -211,7 +225,7 @@ class PadAudio(Transform):
         x = o.plain()
         if isinstance(o, AudioTensor) and x.dtype==torch.float64: x = x.float()
         if k: x = F.pad(x, (0,k)) if isinstance(o, AudioTensor) else torch.cat([x, _silence(o).expand(*x.shape[:-1], k)], -1)
-        res = x.as_subclass(type(o))  # no copy where there is nothing to pad: collation makes one
+        res = torch.as_subclass(x, type(o))  # no copy where there is nothing to pad: collation makes one
         res.set_meta(o)
         res.lengths = ln
         if k and o.silent is not None: res.silent = F.pad(o.silent, (0,k))

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['keep_random_state', 'stats_pass', 'collect_stats']
 
-# %% ../nbs/30_stats.ipynb #cfdcc883
-import hashlib,random,sys,time,warnings
+# %% ../nbs/30_stats.ipynb #c916f487
+import gc,hashlib,random,sys,time,warnings
 from contextlib import contextmanager,nullcontext
-from functools import reduce
+from functools import partial,reduce
 from pathlib import Path
 from types import MethodType
 
@@ -20,6 +20,7 @@ from fastai.data.transforms import Normalize
 from fastcore.foundation import L
 from fastcore.imports import in_notebook
 from fasttransform.transform import Pipeline,Transform
+from torch.utils.data import get_worker_info
 
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
 from .recorder import StatsRecorder,_grouped,_raise_bad,_reduced
@@ -73,8 +74,13 @@ def _left_out_of(dl, names):
 
 class _StatsDL(TfmdDL):
     "A loader of given items of a dataset, in this order, that treats them as validation data"
-    items = None
+    items,measure = None,None
     def get_idxs(self): return super().get_idxs() if self.items is None else list(self.items)
+    def create_batches(self, samps):
+        batches = super().create_batches(samps)
+        if get_worker_info() is None: return batches
+        gc.freeze()  # a full collection in a forked process copies the memory of all objects that it shares
+        return batches if self.measure is None else self.measure(self, batches)
     def before_iter(self):
         super().before_iter()
         for p in (self.after_item, self.before_batch, self.after_batch): p.split_idx = 1
@@ -110,6 +116,34 @@ def _of_each_file(f, files, comment):
     if bad: raise ValueError('\n  '.join([f"{len(bad)} of {len(files)} audio files cannot be used:", *bad[:10]] + (['...'] if len(bad)>10 else [])))
     return res
 
+@contextmanager
+def _loader(dl, items, leave_out):
+    "The loader of a pass, without augmentation, up to any `Normalize`"
+    dl = _inner_dl(dl)
+    if not len(dl.dataset): raise ValueError("dl: there are no train items to take statistics of")
+    n = len(dl.dataset) if items is None else len(items)
+    as_valid = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, 'set_split_idx') else nullcontext()
+    with keep_random_state(), as_valid, _left_out_of(dl, leave_out):
+        item_fs,stopped = _upto_normalize(dl.after_item)
+        batch_fs = [] if stopped else _upto_normalize(dl.after_batch)[0]
+        methods = {n:m for n in ('create_batch','create_item','wif') if not isinstance(m:=getattr(dl, n), MethodType)}
+        if not isinstance(dl.before_batch, MethodType): methods['before_batch'] = _pipeline(dl.before_batch.fs) if isinstance(dl.before_batch, Pipeline) else dl.before_batch
+        sdl = _StatsDL(dl.dataset, bs=dl.bs, n=n, shuffle=False, drop_last=False, num_workers=min(dl.fake_l.num_workers, -(-n//(dl.bs or 1))), pin_memory=dl.pin_memory,
+                       timeout=dl.timeout, device=dl.device, do_setup=False,
+                       after_item=_pipeline(item_fs), after_batch=_pipeline(batch_fs), **methods)
+        sdl.items = items
+        yield sdl
+
+def _batches(sdl, progress):
+    "The spectrograms of a loader"
+    seen = 0
+    with torch.no_grad():
+        for b in (_bar(sdl, 'statistics') if progress else sdl):
+            x = _the_spec(b)
+            seen += len(x)
+            yield x
+    if seen!=sdl.n: warnings.warn(_skipped.format(sdl.n-seen, sdl.n))
+
 def stats_pass(
     dl:TfmdDL, # The train DataLoader
     progress:bool=True, # Show a progress bar where it takes longer than a few seconds?
@@ -117,27 +151,8 @@ def stats_pass(
     leave_out=() # Transforms to take out for the pass: names, classes or the objects
 ): # Yields `AudioSpectrogram` batches
     "Each train item once, without augmentation, as it is before any `Normalize`"
-    dl = _inner_dl(dl)
-    if not len(dl.dataset): raise ValueError("dl: there are no train items to take statistics of")
-    n = len(dl.dataset) if items is None else len(items)
-    if n==0: return
-    as_valid = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, 'set_split_idx') else nullcontext()
-    with keep_random_state(), as_valid, _left_out_of(dl, leave_out):
-        item_fs,stopped = _upto_normalize(dl.after_item)
-        batch_fs = [] if stopped else _upto_normalize(dl.after_batch)[0]
-        methods = {n:m for n in ('create_batch','create_item','wif') if not isinstance(m:=getattr(dl, n), MethodType)}
-        if not isinstance(dl.before_batch, MethodType): methods['before_batch'] = _pipeline(dl.before_batch.fs) if isinstance(dl.before_batch, Pipeline) else dl.before_batch
-        sdl = _StatsDL(dl.dataset, bs=dl.bs, n=n, shuffle=False, drop_last=False, num_workers=dl.fake_l.num_workers, pin_memory=dl.pin_memory,
-                       timeout=dl.timeout, device=dl.device, do_setup=False,
-                       after_item=_pipeline(item_fs), after_batch=_pipeline(batch_fs), **methods)
-        sdl.items = items
-        seen = 0
-        with torch.no_grad():
-            for b in (_bar(sdl, 'statistics') if progress else sdl):
-                x = _the_spec(b)
-                seen += len(x)
-                yield x
-        if seen!=n: warnings.warn(_skipped.format(n-seen, n))
+    if items is not None and len(items)==0: return
+    with _loader(dl, items, leave_out) as sdl: yield from _batches(sdl, progress)
 
 # %% ../nbs/30_stats.ipynb #c0736c0e
 class _Files:
@@ -224,16 +239,60 @@ def _add(rec, x, mask, groups):
 
 def _weakest(*masks): return next((m for m in (None,'padding','silence') if m in masks), None)
 
+def _merged(parts): return reduce(lambda a,b: a.merge(b), (r for r,_ in parts[1:]), parts[0][0].like().merge(parts[0][0])),_weakest(*(k for _,k in parts))
+
+def _in_worker(dl, batches, tfms, groups, kind, mask):
+    "Measure the batches of a worker there: of each its size, warnings and newly bad clips, or the error; with the last one the recorder too"
+    mine,seen,last = [i for i in range(dl.n) if i//dl.bs%dl.num_workers==dl.offs],0,None
+    rec,kept = StatsRecorder(**kind),mask
+    with torch.no_grad(), warnings.catch_warnings(record=True) as told:
+        for b in batches:
+            if last is not None: yield last
+            known = len(rec.bad_files)
+            try:
+                x = _the_spec(tfms(b))
+                at = mine[seen:seen+len(x)]; seen += len(x)
+                if not isinstance(x.fn, tuple): x.fn = tuple(f'item {i}' for i in at)
+                kept = _weakest(kept, _add(rec, x, mask, groups[at]))
+            except (ValueError,TypeError,Warning) as e: yield e; return
+            last = len(x),[(str(w.message),w.category) for w in told],list(rec.bad_files)[known:],None
+            b = x = None; told.clear()  # the next batch needs the memory
+        if last is not None: yield (*last[:3],(rec,kept))
+
+def _may_move(sdl):
+    "Can the worker processes make the spectrograms and measure them? Where they load clips for the CPU, and all transforms are of this package"
+    ours = lambda t: type(t).__module__.split('.')[0]==__name__.split('.')[0] and not getattr(t, 'foreign', False)
+    return sdl.fake_l.num_workers>0 and sdl.bs and (sdl.device is None or sdl.device.type=='cpu') and all(map(ours, sdl.after_batch.fs))
+
+def _measure_in_workers(sdl, groups, kind, mask, progress):
+    "What `_measure` does, with no spectrogram sent between processes"
+    tfms = sdl.after_batch; tfms.split_idx = 1
+    sdl.measure,sdl.after_batch,sdl.device = partial(_in_worker, tfms=tfms, groups=groups, kind=kind, mask=mask),_pipeline([]),None
+    sdl.pin_memory = sdl.fake_l.pin_memory = False
+    seen,bad,parts = 0,{},[]
+    for o in (_bar(sdl, 'statistics') if progress else sdl):
+        if isinstance(o, Exception): raise o
+        n,told,names,part = o
+        for text,category in told: warnings.warn(text, category)
+        seen += n
+        bad.update(dict.fromkeys(names))
+        if part is not None: parts.append(part)
+    if seen!=sdl.n: warnings.warn(_skipped.format(sdl.n-seen, sdl.n))
+    rec,kept = _merged(parts) if parts else (StatsRecorder(**kind),mask)
+    rec._bad_files = {k:rec.bad_files[k] for k in bad}  # in the order of the clips
+    return rec,kept
+
 def _measure(dl, items, groups, kind, mask, progress, leave_out):
     "A recorder of some items of a loader, and the rule that could be kept"
     rec,at,kept = StatsRecorder(**kind),0,mask
-    for x in stats_pass(dl, progress, items, leave_out):
-        kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
+    if items is not None and len(items)==0: return rec,kept
+    with _loader(dl, items, leave_out) as sdl:
+        if _may_move(sdl): return _measure_in_workers(sdl, groups, kind, mask, progress)
+        for x in _batches(sdl, progress):
+            kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
     return rec,kept
 
 def _measure_files(files, tfms, groups, kind, mask): return _measure(_files_dl(files, tfms), None, groups, kind, mask, False, ())
-
-def _merged(parts): return reduce(lambda a,b: a.merge(b), (r for r,_ in parts[1:]), parts[0][0].like().merge(parts[0][0])),_weakest(*(k for _,k in parts))
 
 def _measure_on(client, files, tfms, groups, kind, mask, size=None, fan=16):
     "The same on a Dask cluster, in parts of `size` files; None: eight parts for each thread of it, of 16 to 4096 files"

@@ -249,3 +249,64 @@ def test_units_come_back_after_decoding():
     x = AudioSpectrogram(torch.randn(2,1,4,9)*5-40, settings={'units':'dB','sr':16000})
     n = SpecNormalize(-40., 5.)
     assert n.decode(n(x)).settings==x.settings and n(x).units=='std' and fingerprint(n.decode(n(x)))==fingerprint(x)
+
+# --- measured by the worker processes
+def _same(a, b):
+    for f in (lambda s: s.mean, lambda s: s.std, lambda s: s.interval()[0]): assert torch.allclose(f(a.reduce('frequency')), f(b.reduce('frequency')), rtol=1e-12, atol=1e-12)
+    assert a.n_clips==b.n_clips and torch.equal(a.quantile(.3), b.quantile(.3)) and a.provenance['frames']==b.provenance['frames']
+
+@pytest.mark.parametrize('workers,bs', [(1,7),(2,7),(3,30),(2,100)])
+def test_worker_processes_measure_what_the_main_process_would(synthetic, workers, bs, monkeypatch):
+    "Sums are added up in another order: the tolerance is a few thousand roundings of float64"
+    from specnorm_fastai import stats
+    seen = []
+    old = stats._measure_in_workers
+    monkeypatch.setattr(stats, '_measure_in_workers', lambda sdl, *a: seen.append(sdl.fake_l.num_workers) or old(sdl, *a))
+    a,b = collect_stats(_dls(synthetic, bs=bs)),collect_stats(_dls(synthetic, bs=bs, workers=workers))
+    _same(a, b)
+    assert seen==[min(workers, -(-64//bs))]  # no more of them than batches
+    _same(collect_stats(_dls(synthetic, bs=bs), frac=.3, seed=3), collect_stats(_dls(synthetic, bs=bs, workers=workers), frac=.3, seed=3))
+    monkeypatch.setattr(stats, '_may_move', lambda sdl: False)
+    _same(a, collect_stats(_dls(synthetic, bs=bs, workers=workers)))
+
+class _Own(Transform):
+    order,calls = 50,0
+    def encodes(self, x:AudioSpectrogram): _Own.calls += 1; return x
+
+def test_a_transform_of_somebody_else_runs_in_the_main_process(synthetic):
+    dls = _dls(synthetic, _Own(), workers=2)
+    _Own.calls = 0
+    collect_stats(dls)
+    assert _Own.calls==6
+
+def test_worker_processes_tell_errors_warnings_and_bad_clips_as_the_main_process_does(tmp_path):
+    rng = np.random.default_rng(0)
+    def dls(xs, cfg, workers):
+        items = [AudioTensor(torch.tensor(x, dtype=torch.float32)[None], sr=16000) for x in xs]
+        return DataBlock(get_x=lambda i: items[i], blocks=TransformBlock(dls_kwargs={'before_batch':PadAudio()}), splitter=lambda o: (range(len(o)),[0]),
+                         batch_tfms=AudioToSpec.from_cfg(cfg)).dataloaders(range(len(xs)), bs=3, num_workers=workers)
+    def told(xs, cfg=_cfg()):
+        res = []
+        for workers in (0,2):
+            with warnings.catch_warnings(record=True) as ws, pytest.raises(ValueError) as e:
+                warnings.simplefilter('always')
+                collect_stats(dls(xs, cfg, workers))
+            res.append((str(e.value),[(str(w.message),w.category) for w in ws if 'expected samples' in str(w.message)]))
+        return res
+    xs = [rng.normal(size=4000)*.1 for _ in range(20)]
+    for i in (4,9,17): xs[i][2000] = np.nan
+    a,b = told(xs)
+    assert a==b and 'NaN or Inf in 3 clips: item 4 ' in a[0] and a[0].index('item 9')<a[0].index('item 17')
+    xs = [rng.normal(size=4000)*.1 for _ in range(20)]; xs[10] = xs[10][:100]
+    a,b = told(xs)
+    assert a==b and 'shorter than one window' in a[0]
+    xs = [rng.normal(size=4000)*3 for _ in range(20)]; xs[10][5] = np.nan
+    a,b = told(xs, AudioConfig.VITS())
+    assert a[0]==b[0] and 1<=len(a[1])<=2 and 1<=len(b[1])<=3  # each process tells it once for each place it is called from
+
+def test_statistics_in_worker_processes_leave_the_random_state(synthetic):
+    dls = _dls(synthetic, workers=2)
+    random.seed(1); np.random.seed(1); torch.manual_seed(1)
+    collect_stats(dls); a = random.random(),np.random.rand(),torch.rand(1).item()
+    random.seed(1); np.random.seed(1); torch.manual_seed(1)
+    assert a==(random.random(),np.random.rand(),torch.rand(1).item())

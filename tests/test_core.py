@@ -603,3 +603,19 @@ def test_every_kth_sample_is_a_rate_of_its_own(k, sr):
 def test_a_list_of_names_is_indexed_as_a_tuple_is():
     x = AudioTensor(torch.rand(2,1,9), sr=8, fn=['a.wav','b.wav'])
     assert x[1].fn=='b.wav' and x.fn==('a.wav','b.wav')
+
+@pytest.mark.parametrize('fmt', ['WAV','WAVEX','RF64','W64','AIFF','FLAC','CAF','AU'])
+@pytest.mark.parametrize('ch', [1,2])
+@pytest.mark.parametrize('at', [(0,-1),(3,50)])
+def test_samples_are_those_of_soundfile_to_the_last_bit(tmp_path, fmt, ch, at):
+    "Whole numbers are read as such from wav files and scaled by a power of two, all others as float32"
+    x = np.random.default_rng(0).uniform(-1, 1, (997,ch)); x[:5] = np.array([1,-1,0,-0.,2**-15])[:,None]
+    for sub in sf.available_subtypes(fmt):
+        if not sub.startswith(('PCM','FLOAT','DOUBLE','ULAW','ALAW','ALAC')): continue
+        p = tmp_path/f'{sub}.{fmt.lower()}'
+        for endian in ('FILE','BIG') if (fmt,sub)==('WAV','PCM_16') else ('FILE',):
+            sf.write(p, x, 8000, subtype=sub, format=fmt, endian=endian)
+            want = sf.read(p, dtype='float32', always_2d=True, start=at[0], frames=at[1])[0].T
+            got = AudioTensor.create(p, frame_offset=at[0], num_frames=at[1])
+            assert got.sr==8000 and got.is_contiguous() and got.dtype==torch.float32
+            assert np.array_equal(got.numpy(), want) and np.array_equal(np.signbit(got.numpy()), np.signbit(want)), sub

@@ -642,3 +642,16 @@ def test_a_cached_file_that_was_cut_is_made_again(tmp_path):
     whole = f.read_bytes(); f.write_bytes(whole[:len(whole)//2]); preprocess_audio_folder(d, sample_rate=8000, progress=False)
     assert pitch(AudioTensor.create(f))==440
     with pytest.raises(ValueError, match='output_dir: cannot make'): preprocess_audio_folder(d, output_dir=d/'a.wav'/'x', progress=False)
+
+@pytest.mark.parametrize('old,new', [(44100,16000),(48000,16000),(16000,44100),(22050,16000),(44101,16000),(7,3),(3,7),(192000,8000)])
+@pytest.mark.parametrize('dtype', [torch.float32,torch.float64])
+def test_resampling_is_that_of_the_libraries_to_the_last_bit_at_any_length(old, new, dtype):
+    "Without the zeros behind the end that let soxr return ceil(n*new/old) samples, and with a filter that is designed once"
+    import soxr
+    from scipy.signal import resample_poly
+    for n in (*range(1, 40), 441, 1000, 4409, 4410, 4411):
+        a = torch.randn(2, n, dtype=dtype, generator=torch.Generator().manual_seed(n)).numpy()
+        k = -(-n*new//old)
+        x = AudioTensor(torch.from_numpy(a), sr=old)
+        assert np.array_equal(Resample(new)(x).numpy(), soxr.resample(np.pad(a, [(0,0),(0,-(-old//new))]).T, old, new, quality='HQ').T[:,:k])
+        assert np.array_equal(Resample(new, 'polyphase')(x).numpy(), resample_poly(a, new, old, axis=-1)[:,:k])

@@ -58,3 +58,28 @@ def test_sample_rates_are_whole_numbers():
     assert AudioTensor(torch.zeros(1,4), sr=16000.).sr==16000
     for sr in (0, -1, 44100.5):
         with pytest.raises(ValueError, match='sr: expected a whole number'): AudioTensor(torch.zeros(1,4), sr=sr)
+
+class _All:
+    def __contains__(self, o): return True
+
+@pytest.mark.parametrize('kind', [AudioTensor,AudioSpectrogram])
+def test_the_short_way_of_an_operation_gives_what_the_long_one_gives(kind, monkeypatch):
+    "Elementwise operations and indexing skip fastai's own `__torch_function__`"
+    from specnorm_fastai import core
+    more = dict(mul=lambda x: x*2, rsub=lambda x: 1-x, double=lambda x: x.double(), detach=lambda x: x.detach(), grad=lambda x: x.grad, data=lambda x: x.data, type=lambda x: x.type(),
+                imul=lambda x: x.clone().mul_(2), mean=lambda x: x.mean(-2, keepdim=True), item=lambda x: x[1], none=lambda x: x[None], both=lambda x: x+x.flip(0), out=lambda x: torch.mul(x, 2, out=x.clone()),
+                one=lambda x: x[0,0], slice=lambda x: x[...,3:7], bool=lambda x: x[x>0], max=lambda x: x.max(-1), cmp=lambda x: x>0, where=lambda x: torch.where(x>0, x, 0.), plainmul=lambda x: x.plain()*x,
+                index_k=lambda x: x[..., ::2], lengthless=lambda x: kind(x.plain().clone())*2, str_fn=lambda x: kind(x[0], fn='a')*2, shape=lambda x: (x.shape,x.ndim,x.dtype,len(x),x.numel(),x.stride()))
+    def flat(o):
+        if isinstance(o, torch.Tensor):
+            d = {k:(v.tolist() if isinstance(v, torch.Tensor) else v) for k,v in o.__dict__.items()}
+            return type(o),tuple(o.shape),o.dtype,o.as_subclass(torch.Tensor).tolist(),d
+        return tuple(map(flat, o)) if isinstance(o, (tuple,list)) else o
+    for ns in ((5,9),(12,4),(12,12)):
+        for name,f in {**ops, **more}.items():
+            short = flat(f(_batch(kind, ns)))
+            with monkeypatch.context() as m: m.setattr(core, '_nowrap', _All()); m.setattr(core, '_tells', frozenset()); long = flat(f(_batch(kind, ns)))
+            assert short==long, name
+    x = _batch(kind, (5,9)); y = x*2
+    y.__dict__['new'] = 1
+    assert 'new' not in x.__dict__
