@@ -38,7 +38,7 @@ def _with_cpu(cands):
 
 def _rows(name, what, cands, rounds, o, target):
     cands,cpu = _with_cpu(cands)
-    t = interleaved(cands, rounds=rounds, warmup=0 if o.tiny else 1, budget=o.budget(75), least=2)
+    t = interleaved(cands, rounds=rounds, warmup=0 if o.tiny else 1, budget=o.budget(55), least=2)
     n = len(t['ours'])
     res = [row(name, what, t, 'ours', rival='published', at_least=target), row(f'{name}, CPU seconds', 'of all processes together', {k:v[-n:] for k,v in cpu.items()}, 'ours', rival='published')]
     return res+([row(f'{name}, no quantiles', 'StatsRecorders for global and per-frequency statistics alone', t, 'two recorders', rival='published')] if 'two recorders' in t else [])

@@ -13,7 +13,7 @@ def _process(*args):
 
 def run(o):
     both,fastai = 'fastai, then ours','import fastai.vision.all'
-    cands = {'import torch':_process('-c','import torch'), fastai:_process('-c',fastai), 'ours':_process('-c','import specnorm_fastai.all'),
+    cands = {fastai:_process('-c',fastai), 'ours':_process('-c','import specnorm_fastai.all'),
         both:_process('-c','from fastai.vision.all import *\nfrom specnorm_fastai.all import *')}
     if o.tiny: cands = {k:_process('-c','pass') for k in cands}
     t = interleaved(cands, rounds=o.rounds(9), warmup=1, budget=o.budget(200), least=3 if o.quick else 9)
