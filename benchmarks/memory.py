@@ -26,10 +26,11 @@ print(hwm())
 def run(o):
     shape,bs = ((1,21,41),8) if o.tiny else ((1,201,401),64)
     batch = bs*4*shape[0]*shape[1]*shape[2]
-    res = []
+    res,kinds = [],('loader','collect_stats') if o.tiny else ('loader','recorder','collect_stats')
     for n in (16,) if o.tiny else (100,1000) if o.quick else (100,1000,5000):
-        peak = {k:[int(fresh(code, k, n, 'x'.join(map(str, shape)), bs)) for _ in range(1 if o.quick else 2)] for k in ('loader','recorder','collect_stats')}
-        for k,what in (('recorder','one StatsRecorder'),('collect_stats','SpecStats, with histograms')):
+        peak = {k:[int(fresh(code, k, n, 'x'.join(map(str, shape)), bs)) for _ in range(1 if o.quick else 2)] for k in kinds}
+        for k in kinds[1:]:
+            what = dict(recorder='one StatsRecorder', collect_stats='SpecStats, with histograms')[k]
             above = max((min(peak[k])-min(peak['loader']))/batch, 0.)
             res.append(dict(name=f'{what}, {n} clips', what=f'loader alone {min(peak["loader"])/2**20:.0f} MB at its peak, one batch {batch/2**20:.1f} MB', clips=n, batches=above,
                 peak_mb=min(peak[k])/2**20, targets=dict(batches=1.3), met=above<=1.3, rounds=len(peak[k]), note=''))

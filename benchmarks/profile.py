@@ -29,7 +29,7 @@ def _items(dl, files, steps, repeats):
         sums = [0.]*(len(steps)+1)
         for i,x in enumerate(files):
             for k,f in enumerate(steps): t = mark(); x = f(x); sums[k] += mark()-t
-            t = mark(); dl.create_item(i); sums[-1] += mark()-t
+            t = mark(); dl.do_item(i); sums[-1] += mark()-t
         res.append([v/len(files) for v in sums])
     return list(map(list, zip(*res)))
 
@@ -53,7 +53,7 @@ def run(o):
             for (name,what,_),t in zip(steps, each): note(name, what, t)
             note('an item, all of it', "as the loader makes it, with its class", whole)
             note("of it fastai's pipelines", 'what the steps above do not explain', [max(w-sum(p), 0) for w,p in zip(whole, zip(*each))])
-            items = [dl.create_item(i) for i in range(len(dl.dataset))]
+            items = [dl.do_item(i) for i in range(len(dl.dataset))]
             t,b = _cpu(lambda: dl.create_batch(dl.before_batch(items)), reps, len(items)); note('collate', f'{len(items)} clips', t)
             x = b[0]
             for name,what,f in (('AudioNormalize','in the batch',AudioNormalize()),('spectrogram','BasicSpectrogram, dB',AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram()))):
