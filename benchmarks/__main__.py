@@ -49,7 +49,7 @@ def main(argv=None):
     args = p.parse_args(argv)
     if args.data and not (Path(args.data)/'meta').is_dir(): p.error(f"--data: expected a folder with audio/ and meta/*.csv, got {args.data}")
     if args.threads<1: p.error(f'--threads: expected 1 or more, got {args.threads}')
-    out = Path(args.out) if args.out else None if args.quick else table.kept
+    out = Path(args.out).resolve() if args.out else None if args.quick else table.kept
     if args.write: print(f'Written: {write(out or table.kept)}'); return
     todo = args.only or table.parts
     if len(todo)>1:  # each in a process of its own, so that none finds another's memory

@@ -28,7 +28,7 @@ def run(o):
     batch = bs*4*shape[0]*shape[1]*shape[2]
     res,kinds = [],('loader','collect_stats') if o.tiny else ('loader','recorder','collect_stats')
     for n in (16,) if o.tiny else (100,1000) if o.quick else (100,1000,5000):
-        peak = {k:[int(fresh(code, k, n, 'x'.join(map(str, shape)), bs)) for _ in range(1 if o.quick else 2)] for k in kinds}
+        peak = {k:[int(fresh(code, k, n, 'x'.join(map(str, shape)), bs))] for k in kinds}
         for k in kinds[1:]:
             what = dict(recorder='one StatsRecorder', collect_stats='SpecStats, with histograms')[k]
             above = max((min(peak[k])-min(peak['loader']))/batch, 0.)

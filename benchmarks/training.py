@@ -44,7 +44,7 @@ def networks(o, arch, bs, shape, compiled):
             cands['torch.compile'] = f = made(True, comp=True)
             t = time.perf_counter(); f(); first = time.perf_counter()-t
         else: res.append(skipped('step, torch.compile', what, 'no C++ compiler'))
-    t = interleaved(cands, rounds=o.rounds(7), warmup=1, budget=o.budget(35), least=2)
+    t = interleaved(cands, rounds=o.rounds(7), warmup=1, budget=o.budget(30), least=2)
     note = lambda k: f'float32, channels_last; the first step, which compiles, took {first:.0f} s' if k=='torch.compile' else ''
     return [row(f'step, {k}', what, t, k, rival=None if k=='float32' else 'float32', note=note(k)) for k in cands]+res
 
@@ -69,7 +69,7 @@ def _epoch(learn, made=False):
 
 def epochs(o, path, of, mel):
     "Seconds for each clip of an epoch: ours, the published experiment's, and each on batches made beforehand"
-    bs,n = (4,8) if o.tiny else (32,64 if o.quick else 192) if mel else (16,64)
+    bs,n = (4,8) if o.tiny else (32,64 if o.quick else 192) if mel else (16,48)
     df,kw = clips.table(path, n+1),dict(bs=bs, num_workers=0 if o.tiny else 2)
     cfg = dict(n_fft=1024, hop_length=320, n_mels=64)
     to_spec = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(**cfg) if mel else AudioConfig.BasicSpectrogram())
@@ -79,7 +79,7 @@ def epochs(o, path, of, mel):
     net = spec_model('small', n_out) if o.tiny else make_xresnet_grayscale(xresnet18(pretrained=False, n_out=n_out), n_in=1)
     theirs = Learner(dls, net, loss_func=F.cross_entropy)
     t = interleaved({'ours':_epoch(ours), 'published':_epoch(theirs), 'batches made before':_epoch(ours, True), 'published, made before':_epoch(theirs, True)},
-        rounds=o.rounds(3), warmup=0 if o.tiny else 1, budget=o.budget(40), least=1)
+        rounds=o.rounds(3), warmup=0 if o.tiny or not mel else 1, budget=o.budget(40), least=1)  # the linear ones take long enough
     k = n//bs*bs
     per = {a:[v/k for v in vs] for a,vs in t.items()}
     name = f"epoch, {'log-mel [1, 64, 251]' if mel else 'linear [1, 201, 401]'}"
