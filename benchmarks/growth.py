@@ -46,6 +46,11 @@ def plot(rows, to):
     for r in rows:
         ax = axs[('clips','bs','n_fft').index(r['axis'])]
         ax.loglog([p['x'] for p in r['points']], [p['seconds'] for p in r['points']], 'o-', ms=3, lw=1, label=r['name'])
-    for ax,t in zip(axs, ('clips','batch size','n_fft')): ax.set_xlabel(t); ax.set_ylabel('seconds of a pass'); ax.grid(alpha=.3)
+    for ax,t,k in zip(axs, ('clips','batch size','n_fft'), ('clips','bs','n_fft')):
+        at = sorted({p['x'] for r in rows if r['axis']==k for p in r['points']})
+        ax.set_xticks(at, [f'{v:,}' for v in at], fontsize=8); ax.minorticks_off()
+        lo,hi = ax.get_ylim()
+        if hi<10*lo: ax.set_ylim(hi/20, hi*1.5)  # a whole decade at least, so that noise looks as small as it is
+        ax.set_xlabel(t); ax.set_ylabel('seconds of a pass'); ax.grid(alpha=.3)
     axs[0].legend(fontsize=7)
     fig.savefig(to, dpi=80)
