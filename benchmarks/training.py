@@ -79,7 +79,7 @@ def epochs(o, path, of, mel):
     net = spec_model('small', n_out) if o.tiny else make_xresnet_grayscale(xresnet18(pretrained=False, n_out=n_out), n_in=1)
     theirs = Learner(dls, net, loss_func=F.cross_entropy)
     t = interleaved({'ours':_epoch(ours), 'published':_epoch(theirs), 'batches made before':_epoch(ours, True), 'published, made before':_epoch(theirs, True)},
-        rounds=o.rounds(3), warmup=0 if o.tiny or not mel else 1, budget=o.budget(40), least=1)  # the linear ones take long enough
+        rounds=o.rounds(3), warmup=0 if o.tiny or not mel else 1, budget=o.budget(40), least=3 if mel and not o.tiny else 1)  # the linear ones take long enough
     k = n//bs*bs
     per = {a:[v/k for v in vs] for a,vs in t.items()}
     name = f"epoch, {'log-mel [1, 64, 251]' if mel else 'linear [1, 201, 401]'}"
