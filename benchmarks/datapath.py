@@ -27,7 +27,7 @@ def _passes(path, o, bs=64):
     return {'ours':lambda: collect_stats(dls(), progress=False), 'two recorders':lambda: collect_stats(dls(), StatsRecorder('global'), StatsRecorder('frequency'), progress=False),
         'published':lambda: published_pass(published_block(Path(path), ToDB()).dataloaders(df, drop_last=False, shuffle=True, **kw))}
 
-def _with_cpu(cands):
+def with_cpu(cands):
     "The same, noting CPU seconds of each call"
     cpu = {k:[] for k in cands}
     def noted(k, f):
@@ -37,7 +37,7 @@ def _with_cpu(cands):
     return {k:noted(k, f) for k,f in cands.items()},cpu
 
 def _rows(name, what, cands, rounds, o, target):
-    cands,cpu = _with_cpu(cands)
+    cands,cpu = with_cpu(cands)
     t = interleaved(cands, rounds=rounds, warmup=0 if o.tiny else 1, budget=o.budget(55), least=2)
     n = len(t['ours'])
     res = [row(name, what, t, 'ours', rival='published', at_least=target), row(f'{name}, CPU seconds', 'of all processes together', {k:v[-n:] for k,v in cpu.items()}, 'ours', rival='published')]

@@ -12,7 +12,7 @@ from specnorm_fastai.features import AudioConfig,AudioToSpec
 from specnorm_fastai.learner import make_xresnet_grayscale,spec_learner,spec_model
 from specnorm_fastai.transforms import SpecNormalize
 from . import clips
-from .datapath import our_block
+from .datapath import our_block,with_cpu
 from .rivals import StandardSpec,ToDB,published_block
 from .timing import interleaved,row,skipped
 
@@ -44,9 +44,11 @@ def networks(o, arch, bs, shape, compiled):
             cands['torch.compile'] = f = made(True, comp=True)
             t = time.perf_counter(); f(); first = time.perf_counter()-t
         else: res.append(skipped('step, torch.compile', what, 'no C++ compiler'))
+    cands,cpu = with_cpu(cands)
     t = interleaved(cands, rounds=o.rounds(7), warmup=1, budget=o.budget(30), least=2)
     note = lambda k: f'float32, channels_last; the first step, which compiles, took {first:.0f} s' if k=='torch.compile' else ''
-    return [row(f'step, {k}', what, t, k, rival=None if k=='float32' else 'float32', note=note(k)) for k in cands]+res
+    cpu,rival = {k:v[-len(t[k]):] for k,v in cpu.items()},lambda k: None if k=='float32' else 'float32'
+    return [row(f'step, {k}', what, t, k, rival=rival(k), note=note(k)) for k in cands]+[row(f'step, {k}, CPU seconds', what, cpu, k, rival=rival(k)) for k in cands]+res
 
 class _Made:
     "A loader of batches that are there already"
