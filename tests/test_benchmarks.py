@@ -31,7 +31,8 @@ def test_the_page_is_what_the_kept_numbers_give():
         for r in d['rows']:
             t = r.get('targets')
             if not t: continue
-            ok = [r['to_limit'][1]<=t['at_most']]*('at_most' in t)+[r['to_rival'][1]>=t['at_least']]*('at_least' in t)+[r['ours'][1]<=t['within']]*('within' in t)+[r['batches']<=t['batches']]*('batches' in t)
+            told = dict(at_most=lambda v: r['to_limit'][1]<=v, at_least=lambda v: r['to_rival'][1]>=v, within=lambda v: r['ours'][1]<=v, batches=lambda v: r['batches']<=v)
+            ok = [told[k](v) for k,v in t.items()]
             assert r['met']==all(ok), (f.stem, r['name'])
 
 def test_candidates_take_turns_and_ratios_are_taken_within_rounds():
