@@ -32,6 +32,9 @@ export: $(STAMP) ## notebooks to modules
 	@$(RUN) $(BIN)/nbdev-export
 	@$(RUN) $(BIN)/python -c 'from nbdev.quarto import refresh_quarto_yml as f; f()'
 
+bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--only recorder --quick'
+	@$(RUN) $(BIN)/python -m benchmarks $(ARGS)
+
 clean-nbs: $(STAMP) ## strip the notebooks of what changes from run to run (outputs stay)
 	@$(RUN) $(BIN)/nbdev-clean
 
@@ -45,4 +48,4 @@ $(STAMP): constraints.txt settings.ini setup.py pyproject.toml
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,torchaudio]'
 	@touch $@
 
-.PHONY: help compare test install export clean-nbs readme
+.PHONY: help compare test install bench export clean-nbs readme

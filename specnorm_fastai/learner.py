@@ -22,7 +22,7 @@ from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat,CrossEntropyLossFlat
 from fastai.metrics import accuracy,accuracy_multi
 from fastai.torch_core import to_float
-from fastai.vision.models.xresnet import xresnet18,xresnet34,xresnet50
+from fastai.vision.models.xresnet import XResNet,xresnet18,xresnet34,xresnet50
 from fastcore.meta import delegates
 
 from .core import AudioSpectrogram
@@ -156,12 +156,17 @@ class AutocastCallback(Callback):
 
 # %% ../nbs/70_learner.ipynb #c1535fd3
 _precisions = ('float32','bfloat16')
-def _speed_cbs(precision, channels_last):
+def _known_to_fit(arch, model):
+    "Is this a network that is known to take its activations in any order of memory? Another's `view` may not"
+    return isinstance(arch, str) or isinstance(model, XResNet) or arch is small_cnn
+
+def _speed_cbs(precision, channels_last, on_cpu=False, fits=False):
     "The callbacks of a precision and a memory format"
     if precision not in _precisions: raise ValueError(f"precision: expected one of {list(_precisions)}, got {precision!r}")
     if channels_last not in (None,True,False): raise ValueError(f"channels_last: expected True, False or None, got {channels_last!r}")
     half = precision=='bfloat16'
-    return [ChannelsLast()]*bool(half if channels_last is None else channels_last) + [AutocastCallback()]*half
+    if channels_last is None: channels_last = half or on_cpu and fits and torch.backends.mkldnn.is_available()
+    return [ChannelsLast()]*bool(channels_last) + [AutocastCallback()]*half
 
 # %% ../nbs/70_learner.ipynb #c3f76118
 def _one_spec(dls):
@@ -200,11 +205,11 @@ def spec_learner(
     metrics=None, # None: accuracy where the targets are categories
     pretrained:bool=False, # Start from weights learned from images? For a network given by name
     precision:str='float32', # 'float32', or 'bfloat16' for what the network computes: faster where the device has instructions for it
-    channels_last:bool=None, # Keep the channels of a place together in memory? None: where precision is 'bfloat16'
+    channels_last:bool=None, # Keep the channels of a place together in memory? None: where precision is 'bfloat16', and on a CPU for a network by name, an xResNet or `small_cnn`
     **kwargs
 )->Learner:
     "A `Learner` for spectrograms"
-    cbs = _speed_cbs(precision, channels_last)
+    _speed_cbs(precision, channels_last)  # a wrong value is told before anything is read
     if pretrained and not isinstance(arch, str): raise ValueError(f"pretrained: expected with the name of a network, got arch {getattr(arch,'__name__',type(arch).__name__)}")
     if not len(dls.train_ds): raise ValueError("dls: there are no train items")
     if not len(dls.train):
@@ -222,5 +227,6 @@ def spec_learner(
     else: model = arch if isinstance(arch, nn.Module) else _make_model(arch, n_out, n_in)
     if pretrained: kwargs.setdefault('splitter', head_splitter)
     learn = Learner(dls, model, loss_func=loss_func, metrics=_metrics(loss_func) if metrics is None else metrics, **kwargs)
+    cbs = _speed_cbs(precision, channels_last, torch.device(getattr(dls, 'device', None) or 'cpu').type=='cpu', _known_to_fit(arch, model))
     if any(isinstance(t, SignalMixUp) for t in getattr(dls.train.after_batch, 'fs', ())) and not hasattr(learn, 'mix_loss'): cbs.append(MixLossCallback())
     return learn.add_cbs(cbs)

@@ -163,7 +163,7 @@ def test_an_interrupted_training_leaves_no_autocast_on(synthetic):
 
 def test_precision_and_channels_last_are_by_name(synthetic):
     dls = _dls(synthetic)
-    for kw,want in ((dict(),(False,False)), (dict(precision='bfloat16'),(True,True)), (dict(precision='bfloat16', channels_last=False),(True,False)),
+    for kw,want in ((dict(),(False,torch.backends.mkldnn.is_available())), (dict(channels_last=False),(False,False)), (dict(precision='bfloat16'),(True,True)), (dict(precision='bfloat16', channels_last=False),(True,False)),
                     (dict(channels_last=True),(False,True))):
         learn = spec_learner(dls, small_cnn, **kw)
         assert (hasattr(learn, 'autocast'),hasattr(learn, 'channels_last'))==want
@@ -171,6 +171,22 @@ def test_precision_and_channels_last_are_by_name(synthetic):
     assert learn.model[1][0].weight.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="precision: expected one of .*got 'fp16'"): spec_learner(dls, precision='fp16')
     with pytest.raises(ValueError, match='channels_last: expected True'): spec_learner(dls, channels_last='yes')
+
+def test_only_networks_known_to_fit_are_put_into_channels_last(synthetic):
+    dls,flat = _dls(synthetic),nn.Sequential(nn.Conv2d(1,4,3), nn.AdaptiveAvgPool2d(2), nn.Linear(2,2))
+    assert not hasattr(spec_learner(dls, flat), 'channels_last')  # it may hold a view, which needs PyTorch's order
+    known = torch.backends.mkldnn.is_available()
+    assert all(hasattr(spec_learner(dls, a), 'channels_last')==known for a in ('small','xresnet18',xresnet18_grayscale,make_xresnet_grayscale(xresnet18(n_out=8))))
+
+@pytest.mark.parametrize('arch', ['small','xresnet18'])
+def test_channels_last_gives_the_same_predictions_and_gradients(arch):
+    torch.manual_seed(0)
+    m,x,y = spec_model(arch, 4).eval(),torch.randn(3,1,64,51),torch.tensor([0,1,2])
+    def both(m):
+        m.zero_grad(); p = m(x); F.cross_entropy(p, y).backward()
+        return [p.detach(),*(q.grad.clone() for q in m.parameters())]
+    a,b = both(m),both(m.to(memory_format=torch.channels_last))
+    for u,v in zip(a, b): assert (u-v).abs().max()<=1e-4*max(u.abs().max(), 1e-3)  # sums of up to some 1e5 float32 products in another order
 
 def test_an_exported_bfloat16_learner_predicts_as_at_validation(synthetic, tmp_path):
     learn = spec_learner(_dls(synthetic, SpecNormalize()), small_cnn, path=tmp_path, precision='bfloat16')
