@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['compiled', 'no_kernels', 'in_parts']
 
-# %% ../nbs/02_fast.ipynb #c97a3d57
-import os
-from concurrent.futures import ThreadPoolExecutor
+# %% ../nbs/02_fast.ipynb #c08724c8
+import os,threading
 from contextlib import contextmanager
 from functools import lru_cache
+from queue import SimpleQueue
 
 import torch
 from torch import Tensor
@@ -46,9 +46,25 @@ def no_kernels():
     try: yield
     finally: _use = was
 
-# %% ../nbs/02_fast.ipynb #c88163ec
-_most,_pools = 16,{}
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_pools.clear)
+# %% ../nbs/02_fast.ipynb #c0ded49c
+_most,_pool = 16,{}
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_pool.clear)
+
+def _work(jobs):
+    while True:
+        done,f,args = jobs.get()
+        try: done.put((f(*args),None))
+        except BaseException as e: done.put((None,e))
+
+def _hand_out(parts):
+    "Have other threads do `parts`, pairs of a function and its arguments; a queue of what comes of it"
+    jobs = _pool.setdefault('jobs', SimpleQueue())  # a hand-over costs a third of a ThreadPoolExecutor's, which is as much as a kernel
+    while _pool.setdefault('threads', 0)<len(parts):
+        threading.Thread(target=_work, args=(jobs,), daemon=True, name='specnorm').start()
+        _pool['threads'] += 1
+    done = SimpleQueue()
+    for f,args in parts: jobs.put((done,f,args))
+    return done
 
 def in_parts(
     f, # A kernel: its last two arguments are the first row of a part and the one behind its last
@@ -59,7 +75,6 @@ def in_parts(
     "Run a kernel over `n` rows, dealt to as many threads as PyTorch uses"
     k = min(torch.get_num_threads(), n, _most, size>>16)
     if k<2: return f(*args, 0, n)
-    if 'pool' not in _pools: _pools['pool'] = ThreadPoolExecutor(_most-1, 'specnorm')
-    parts = [_pools['pool'].submit(f, *args, n*i//k, n*(i+1)//k) for i in range(1,k)]
+    done = _hand_out([(f,(*args,n*i//k,n*(i+1)//k)) for i in range(1,k)])
     f(*args, 0, n//k)
-    for p in parts: p.result()
+    if errs:=[e for _,e in (done.get() for _ in range(1,k)) if e is not None]: raise errs[0]

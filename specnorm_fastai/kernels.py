@@ -64,17 +64,17 @@ def row_moments(x, mask, count, rows, mean, m2, first, last):
 # %% ../nbs/03_kernels.ipynb #cff3dd75
 @_exact
 def merge_rows(count, mean, m2, group, n, mu, ss):
-    "Merge count (item,), mean and m2 (item, row) into n, mu and ss (group, row), in place"
+    "Merge count (item,), mean and m2 (item, row) into n (group,), mu and ss (group, row), in place"
     for i in range(len(count)):
         k,g = count[i],group[i]
         if k==0: continue
+        w = k/(n[g]+k)
+        both = n[g]*w
+        n[g] += k
         for j in range(mean.shape[1]):
-            old = n[g,j]
-            w = k/(old+k)
             d = mean[i,j]-mu[g,j]
-            n[g,j] = old+k
             mu[g,j] += d*w
-            ss[g,j] += m2[i,j]+d*d*old*w
+            ss[g,j] += m2[i,j]+d*d*both
 
 # %% ../nbs/03_kernels.ipynb #c5093a8c
 _lanes = 32

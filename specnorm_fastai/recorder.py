@@ -31,12 +31,18 @@ def _reduced(n, mean, m2, dims):
     mu = mu+over(mean-mu)  # one step of refinement against cancellation
     return tot,mu,(m2+n*(mean-mu)**2).sum(dims, keepdim=True)
 
-def _grouped(n, mean, m2, groups, n_groups):
-    "Merge the entries of dim 0 that have the same group; (n_groups, ...)"
-    if mean.ndim==3 and (k:=compiled(mean, least=2**8)):
-        res = torch.zeros(3, n_groups, *mean.shape[1:], dtype=torch.float64)
-        k.merge_rows(n[:,0,0].contiguous().numpy(), mean.flatten(1).numpy(), m2.flatten(1).numpy(), groups.numpy(), *(v.flatten(1).numpy() for v in res))
-        return tuple(res)
+def _grouped(n, mean, m2, groups, n_groups, onto=None):
+    "Merge the entries of dim 0 that have the same group, and such a table that there is already; (n_groups, ...)"
+    if (k:=compiled(mean, least=2**8)) and (onto is None or onto[0].device.type=='cpu'):
+        shape = n_groups,*mean.shape[1:]
+        table = (torch.zeros(shape, dtype=torch.float64),)*3 if onto is None else onto
+        of,mu,ss = table[0][:,0,0].clone(),*(v.clone(memory_format=torch.contiguous_format) for v in table[1:])  # frames count for all rows or none
+        flat = lambda v: v.contiguous().view(len(v),-1).numpy()
+        k.merge_rows(n[:,0,0].contiguous().numpy(), flat(mean), flat(m2), groups.numpy(), of.numpy(), flat(mu), flat(ss))
+        return of[:,None,None].expand(shape),mu,ss
+    if onto is not None:
+        new = _grouped(n, mean, m2, groups, n_groups)
+        return _merge(*onto, *(v.to(onto[0].device) for v in new))
     add = lambda v: v.new_zeros(n_groups, *v.shape[1:]).index_add_(0, groups, v)
     tot = add(n)
     mu = torch.where(tot>0, add(n*mean)/tot, 0.)
@@ -206,7 +212,7 @@ class StatsRecorder:
         counts = real if mask is None else mask if real is None else real & mask
         on_cpu = y.device.type=='cpu'
         bad,moments = None,_clip_moments(y, counts) if compiled(y) else None
-        if moments is None or not moments[2].sum().isfinite():
+        if moments is None or not math.isfinite(moments[2].sum()):
             bad = ~y.sum((1,2), dtype=torch.float64 if _has_float64(y.device) else torch.float32).isfinite()
             if counts is not None: bad = bad & counts
             if on_cpu and not bad.any(): bad = None
@@ -229,9 +235,9 @@ class StatsRecorder:
         self._add(table, peak, extra, frames, b, made)
 
     def _deal(self, moments, groups, top, units):
-        "Moments of each group, and of the loudest values of its clips"
+        "Moments of each group with those of a batch, and those of the loudest values of its clips"
         b,dev = moments[0].shape[0],moments[0].device
-        if not self.groups: return _grouped(*moments, torch.zeros(b, dtype=torch.long, device=dev), 1),None
+        if not self.groups: return _grouped(*moments, torch.zeros(b, dtype=torch.long, device=dev), 1, self._table),None
         if groups is None: g = (self.nobservations+torch.arange(b))%self.groups
         else:
             g = torch.as_tensor(groups)
@@ -240,19 +246,18 @@ class StatsRecorder:
         g = g.to(dev)
         seen = (moments[0].sum((1,2), keepdim=True)>0).double()
         loudest = torch.where(seen>0, _to_bins(top.amax((1,2), keepdim=True), units), 0.)
-        return _grouped(*moments, g, self.groups),_grouped(seen, loudest, torch.zeros_like(seen), g, self.groups)
+        return _grouped(*moments, g, self.groups, self._table),_grouped(seen, loudest, torch.zeros_like(seen), g, self.groups, self._peak)
 
     def _add(self, table, peak, extra, frames, nobs, made):
-        if self._table is None: self._table,self._peak,self._extra,self._frames,self._made = table,peak,extra,frames,made
+        "Take merged tables, and what else is new"
+        if self._table is None: self._extra,self._frames,self._made = extra,frames,made
         else:
             dev = self._table[0].device
-            to = lambda vs: None if vs is None else tuple(v.to(dev) for v in vs)
-            self._table = _merge(*self._table, *to(table))
-            if peak is not None: self._peak = _merge(*self._peak, *to(peak))
             if extra is not None:
-                a,(lo,hi,h) = self._extra,to(extra)
+                a,(lo,hi,h) = self._extra,(v.to(dev) for v in extra)
                 self._extra = torch.minimum(a[0],lo),torch.maximum(a[1],hi),a[2]+h
             self._frames = self._frames+frames.to(dev)
+        self._table,self._peak = table,peak
         self.nobservations += nobs
         self._provenance = {}  # what a pass noted is true of its own clips only
 
@@ -291,9 +296,10 @@ class StatsRecorder:
             if a!=b: raise ValueError(f"other: this recorder holds {a} (channels, frequencies), the other {b}")
             if self._made!=other._made: raise ValueError(f"other: made otherwise than what this recorder holds: {_differ(self._made, other._made)}")
         copy = lambda vs: None if vs is None else tuple(v.clone() for v in vs)
+        both = lambda a, b: copy(b) if a is None or b is None else _merge(*a, *(v.to(a[0].device) for v in b))
         files = other.bad_files
         self._flush()
-        self._add(copy(other._table), copy(other._peak), copy(other._extra), other._frames.clone(), other.nobservations, other._made)
+        self._add(both(self._table, other._table), both(self._peak, other._peak), copy(other._extra), other._frames.clone(), other.nobservations, other._made)
         for k,v in files.items(): self._bad_files[k] = self._bad_files.get(k, 0)+v
         return self
 
