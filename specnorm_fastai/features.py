@@ -111,7 +111,7 @@ def _row_freqs(s, sr):
     if kind:=s.get('filterbank'): return _freqs(kind, sr, s['n_fft'], *(s[k] for k in ('n_filters','f_min','f_max')))
     return _freqs(None, sr, s['n_fft'])
 
-_cached = 2**18  # samples in the frames that one thread works on
+_cached = 2**19  # samples in the frames that one thread works on
 
 class _SpecPipe(nn.Module):
     "Waveform -> spectrum -> bands -> dB or log, by its settings; stateless, so one serves any rate and device"

@@ -365,7 +365,9 @@ def to_db(
     if not (amin>0 and ref>0): raise ValueError(f"amin, ref: expected above 0, got {amin!r} and {ref!r}")
     x,zero = x.clamp(min=amin),multiplier*math.log10(max(ref, amin))
     if x.requires_grad or torch.compiler.is_compiling(): x = multiplier*torch.log10(x)-zero
-    else: x = x.log10_().mul_(multiplier).sub_(zero)  # memory costs more than the logarithm
+    else:  # memory costs more than the logarithm
+        x = x.log10_().mul_(multiplier)
+        if zero: x -= zero
     if top_db is None: return x
     if top_db<0: raise ValueError(f"top_db: expected 0 or more, or None, got {top_db}")
     dims = tuple(range(-min(x.ndim,3), 0))

@@ -8,6 +8,7 @@ __all__ = ['quantile_error', 'StatsRecorder']
 # %% ../nbs/25_recorder.ipynb #c323fa13
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,6 +82,19 @@ def _clip_moments(x, mask):
     rest = d.sum(-1)/n.clamp(min=1)
     n,mean,rest,m2 = (v.cpu().double() for v in (n.expand(b,c,f), mean, rest, d.square_().sum(-1)))
     return n,mean+rest,m2-n*rest**2
+
+def _batch_table(k, x, mask, onto):
+    "Moments of a batch by the kernels `k`, merged with a table that there is already, (1, channel, freq)"
+    b,c,f,t = x.shape
+    rows,m = _arrays(x, mask)
+    count = np.full(b, float(t)) if m is None else m.sum(1, dtype=np.float64)
+    part,mean,m2 = np.zeros(b),np.empty((b,c*f)),np.empty((b,c*f))
+    in_parts(k.item_moments, b, rows, m, count, c*f, part, mean, m2, size=x.numel())
+    n,mu,ss = (np.zeros((1,c*f)) if onto is None else onto[i].numpy().reshape(1,-1).copy() for i in range(3))
+    total = n[:,0].copy()
+    k.merge_rows(part, mean, m2, np.zeros(b, np.int64), total, mu, ss)
+    n[:] = total
+    return tuple(torch.from_numpy(v.reshape(1,c,f)) for v in (n,mu,ss))
 
 def _clip_extremes(x, mask):
     "Smallest and largest value of each clip, (batch, channel, freq); infinite where no frame counts"
@@ -211,8 +225,12 @@ class StatsRecorder:
         real = None if lengths is None else torch.arange(t, device=y.device)<lengths[:,None]
         counts = real if mask is None else mask if real is None else real & mask
         on_cpu = y.device.type=='cpu'
-        bad,moments = None,_clip_moments(y, counts) if compiled(y) else None
-        if moments is None or not math.isfinite(moments[2].sum()):
+        bad,moments,table = None,None,None
+        if k:=compiled(y):
+            if self.groups or self._table is not None and self._table[0].device.type!='cpu': moments = _clip_moments(y, counts)
+            else: table = _batch_table(k, y, counts, self._table)
+        if not k or not math.isfinite((moments or table)[2].sum()):
+            table = None
             bad = ~y.sum((1,2), dtype=torch.float64 if _has_float64(y.device) else torch.float32).isfinite()
             if counts is not None: bad = bad & counts
             if on_cpu and not bad.any(): bad = None
@@ -221,9 +239,9 @@ class StatsRecorder:
                 counts = ~bad if counts is None else counts & ~bad
                 y = y.masked_fill(bad[:,None,None], 0.)
             moments = _clip_moments(y, counts)
-        dev,units = moments[0].device,(isinstance(x, AudioSpectrogram) and x.units or 'dB')  # as SpecStats.quantile reads them
+        dev,units = (table or moments)[0].device,(isinstance(x, AudioSpectrogram) and x.units or 'dB')  # as SpecStats.quantile reads them
         low,top = (v.to(dev).double() for v in _clip_extremes(y, counts)) if self.quantiles or self.groups else (None,None)
-        table,peak = self._deal(moments, groups, top, units)
+        table,peak = self._deal(moments, groups, top, units) if table is None else (table,None)
         n = lambda m, of: of if m is None else int(m.sum()) if on_cpu else m.sum()
         n_real = n(real, b*t)
         frames = n(counts, b*t),n_real-(n_real if mask is None else n(mask if real is None else real&mask, 0)),b*t-n_real,n(bad, 0)

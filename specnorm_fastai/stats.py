@@ -15,14 +15,15 @@ from types import MethodType
 import numpy as np
 import pandas as pd
 import torch
-from fastai.data.core import DataLoaders,TfmdDL
+from fastai.data.core import DataLoaders,Datasets,TfmdDL
 from fastai.data.transforms import Normalize
 from fastcore.foundation import L
 from fastcore.imports import in_notebook
-from fasttransform.transform import Pipeline,Transform
+from fasttransform.transform import ItemTransform,Pipeline,Transform
 from torch.utils.data import get_worker_info
 
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
+from .fast import _kernels
 from .recorder import StatsRecorder,_grouped,_raise_bad,_reduced
 from .specstats import SpecStats
 
@@ -71,6 +72,18 @@ def _left_out_of(dl, names):
         yield
     finally:
         for p,fs in was: p.fs = fs
+
+class _Inputs:
+    "The inputs of `Datasets`, without their targets"
+    def __init__(self, ds): self.ds = ds
+    def __len__(self): return len(self.ds)
+    def __getitem__(self, i): return tuple(tl[i] for tl in self.ds.tls[:self.ds.n_inp])
+
+def _inputs(dl, item_fs):
+    "The dataset of a loader; only its inputs, where nothing looks at the targets"
+    ds,plain = dl.dataset,{'specnorm_fastai','fastai'}
+    alone = all(type(f).__module__.split('.')[0] in plain and not isinstance(f, ItemTransform) for f in item_fs)
+    return _Inputs(ds) if type(ds) is Datasets and 0<ds.n_inp<len(ds.tls) and alone and 'create_item' not in dl.__dict__ else ds
 
 class _StatsDL(TfmdDL):
     "A loader of given items of a dataset, in this order, that treats them as validation data"
@@ -128,7 +141,7 @@ def _loader(dl, items, leave_out):
         batch_fs = [] if stopped else _upto_normalize(dl.after_batch)[0]
         methods = {n:m for n in ('create_batch','create_item','wif') if not isinstance(m:=getattr(dl, n), MethodType)}
         if not isinstance(dl.before_batch, MethodType): methods['before_batch'] = _pipeline(dl.before_batch.fs) if isinstance(dl.before_batch, Pipeline) else dl.before_batch
-        sdl = _StatsDL(dl.dataset, bs=dl.bs, n=n, shuffle=False, drop_last=False, num_workers=min(dl.fake_l.num_workers, -(-n//(dl.bs or 1))), pin_memory=dl.pin_memory,
+        sdl = _StatsDL(_inputs(dl, item_fs), bs=dl.bs, n=n, shuffle=False, drop_last=False, num_workers=min(dl.fake_l.num_workers, -(-n//(dl.bs or 1))), pin_memory=dl.pin_memory,
                        timeout=dl.timeout, device=dl.device, do_setup=False,
                        after_item=_pipeline(item_fs), after_batch=_pipeline(batch_fs), **methods)
         sdl.items = items
@@ -267,6 +280,7 @@ def _may_move(sdl):
 def _measure_in_workers(sdl, groups, kind, mask, progress):
     "What `_measure` does, with no spectrogram sent between processes"
     tfms = sdl.after_batch; tfms.split_idx = 1
+    if k:=_kernels(): k.load()  # before the fork
     sdl.measure,sdl.after_batch,sdl.device = partial(_in_worker, tfms=tfms, groups=groups, kind=kind, mask=mask),_pipeline([]),None
     sdl.pin_memory = sdl.fake_l.pin_memory = False
     seen,bad,parts = 0,{},[]
