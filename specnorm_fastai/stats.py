@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['keep_random_state', 'stats_pass', 'collect_stats']
 
-# %% ../nbs/30_stats.ipynb #c916f487
-import gc,hashlib,random,sys,time,warnings
+# %% ../nbs/30_stats.ipynb #c926c669
+import ctypes,gc,hashlib,random,sys,time,warnings
 from contextlib import contextmanager,nullcontext
 from functools import partial,reduce
 from pathlib import Path
@@ -85,6 +85,12 @@ def _inputs(dl, item_fs):
     alone = all(type(f).__module__.split('.')[0] in plain and not isinstance(f, ItemTransform) for f in item_fs)
     return _Inputs(ds) if type(ds) is Datasets and 0<ds.n_inp<len(ds.tls) and alone and 'create_item' not in dl.__dict__ else ds
 
+def _keep_memory():
+    "Have glibc keep what is freed: each clip and batch that gets new pages pays for clearing them"
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError,OSError,TypeError): return
+    mallopt(-1, 2**30); mallopt(-3, 2**25)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD at its maximum
+
 class _StatsDL(TfmdDL):
     "A loader of given items of a dataset, in this order, that treats them as validation data"
     items,measure = None,None
@@ -93,6 +99,7 @@ class _StatsDL(TfmdDL):
         batches = super().create_batches(samps)
         if get_worker_info() is None: return batches
         gc.freeze()  # a full collection in a forked process copies the memory of all objects that it shares
+        _keep_memory()
         return batches if self.measure is None else self.measure(self, batches)
     def before_iter(self):
         super().before_iter()
