@@ -177,7 +177,8 @@ def test_bad_values_are_found_and_left_out():
         assert r.frames['bad']==1 and torch.isfinite(r.mean).all()
         m = torch.ones(3,20, dtype=torch.bool); m[1,7] = False
         q = StatsRecorder(quantiles=True); q.update(x, mask=m)  # what does not count is not looked at
-        assert q.frames['bad']==0 and torch.equal(q.mean, r.mean)
+        assert q.frames['bad']==0
+        torch.testing.assert_close(q.mean, r.mean, rtol=1e-14, atol=0)
 
 def test_any_number_of_threads_gives_the_same():
     n = torch.get_num_threads()
@@ -191,7 +192,7 @@ def test_any_number_of_threads_gives_the_same():
         for k in (1,2,3): torch.set_num_threads(k); res.append((run(),tfm(a).plain()))
     finally: torch.set_num_threads(n)
     for r,y in res[1:]:
-        for p,q in zip(r, res[0][0]): assert torch.equal(p, q)
+        for p,q in zip(r, res[0][0]): torch.testing.assert_close(p, q, rtol=1e-13, atol=0)  # moments of parts are merged; all else is the same to the bit
         near(y, res[0][1], 1e-6, 1e-4)
 
 def test_errors_of_a_part_come_out():
