@@ -52,6 +52,7 @@ def _parser():
     a('--wd', type=float, help="weight decay (fastai's)")
     a('--precision', choices=['float32','bfloat16'], help="of what the network computes (float32)")
     a('--workers', type=int, help="worker processes that make batches (0; waveforms are kept in memory)")
+    a('--cache', metavar='DIR', help="keep decoded and resampled audio in this folder, for the next time")
     a('--seed', type=int, help="seed of the first run (0)")
     a('--label-col', metavar='COL', help="column of the class (category, label or target)")
     a('--fold-col', metavar='COL', help="column of the fold (fold; where there is none, five stratified folds are made)")
@@ -90,6 +91,7 @@ def compare(
 def _measuring(a, mask='silence'):
     a('--frac', type=float, help="look at this part of the clips only, drawn at random")
     a('--workers', type=int, default=2, help="worker processes that read audio (2)")
+    a('--cache', metavar='DIR', help="keep decoded and resampled audio in this folder, for the next time")
     a('--mask', choices=['silence','padding','none'], default=mask, help=f"frames left out: digital silence and padding, padding, or none ({mask or 'as in the statistics'})")
     a('--source', metavar='COL', help="column that names the recording a clip was cut from (src_file, where the table has it)")
     a('--on-bad', choices=['raise','skip'], default='raise', help="NaN or Inf: stop, or leave these frames out and list the clips (raise)")
@@ -142,7 +144,7 @@ def _collect(files, source, tfms, args, **kwargs):
     if args.frac is not None and not 0<args.frac<=1: raise ValueError(f"--frac: expected a number above 0 and at most 1, got {args.frac}")
     _check_headers(files, tfms[0].sr_new)
     kwargs = {'progress':sys.stdout.isatty(), **kwargs}
-    res = collect_stats(files, tfms=tfms, source=source, frac=args.frac, mask=None if args.mask=='none' else args.mask, on_bad=args.on_bad, seed=args.seed, workers=args.workers, **kwargs)
+    res = collect_stats(files, tfms=tfms, source=source, frac=args.frac, mask=None if args.mask=='none' else args.mask, on_bad=args.on_bad, seed=args.seed, workers=args.workers, cache=args.cache, **kwargs)
     for f,n in res.provenance.get('bad_files', {}).items(): print(f"left out for NaN or Inf: {n} frames of {f}", file=sys.stderr)
     return res
 

@@ -119,10 +119,10 @@ def _open_out(out, info):
 
 class _Data:
     "The clips of an experiment, their splits, and the statistics of each, taken once"
-    def __init__(self, df, folds, settings, workers):
+    def __init__(self, df, folds, settings, workers, cache=None):
         self.df,self.settings,self.workers,self._stats = df,settings,workers,{}
         self.valid = {str(f):split_masks(df, f) for f in folds}
-        self.store = AudioStore(settings['sample_rate']).fill(df.path)
+        self.store = AudioStore(settings['sample_rate'], cache=cache).fill(df.path)
     def dls(self, fold, tfms=None): return experiment_dls(self.df, self.valid[fold], tfms, self.settings, self.store, self.workers)
     def stats(self, fold, chain='', before=(), quantiles=False):
         if quantiles or (key:=(fold,chain,False)) not in self._stats: key = fold,chain,quantiles
@@ -281,6 +281,7 @@ def compare(
     label_col:str=None, # Column of the class, see `read_table`
     fold_col:str=None, # Column of the fold, see `read_table`
     test_col:str=None, # Column that is true for test clips, see `read_table`
+    cache:str|Path=None, # Folder of an `AudioCache` for decoded audio, which later calls find there; None: files are decoded each time
     log=print, # Called with each line of progress
     **kwargs # Settings of `experiment_settings`: features, duration, arch, epochs, lr, bs ...
 )->pd.DataFrame: # Of `analyze`: one row for each way
@@ -338,7 +339,7 @@ def _compare(df, out, call, s, where, log):
     log(f"{len(df)} clips of {n_cls} classes, {s['duration']:g} s each; {_many(len(ways), 'way')}, {_many(len(folds), 'fold')}, {_many(call['runs'], 'seed')}: "
         f"{_many(len(keys), 'run')} of {_many(s['epochs'], 'epoch')}" + (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
     src = _clusters(df, folds, log)
-    data = _Data(df, folds, s, call['workers'])
+    data = _Data(df, folds, s, call['workers'], cache)
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
     try:
         if todo:

@@ -9,6 +9,7 @@ __all__ = ['feature_cfgs', 'norm_ways', 'waveform_ways', 'read_table', 'split_ma
 # %% ../nbs/77_experiment.ipynb #ccc93eb1
 import hashlib,math,time
 from dataclasses import fields,replace
+from functools import partial
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -25,6 +26,7 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from .augment import SignalMixUp,SpecAugment
+from .cache import AudioCache
 from .callback import AverageCrops
 from .core import audio_extensions,audio_info,get_audio_files
 from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
@@ -130,10 +132,12 @@ class AudioStore(OpenAudio):
     "Opens a path as `OpenAudio` does, or gives a copy of what it keeps of it in memory"
     def __init__(self,
         sample_rate:int=16000, # Hz that the clips are kept at
-        max_bytes:int=2**31 # What does not fit is read from its file each time
+        max_bytes:int=2**31, # What does not fit is read from its file each time
+        cache=None # `AudioCache`, or its folder, that files are read through; None: they are decoded
     ):
         super().__init__()
         self.open,self.max_bytes,self.kept,self.used = PreprocessAudio(sample_rate),max_bytes,{},0
+        if cache is not None: self.open = partial((cache if isinstance(cache, AudioCache) else AudioCache(cache)).open, sample_rate=sample_rate)
     def fill(self,
         paths # Files to keep
     ): # This store
@@ -199,7 +203,7 @@ _ways = {
 def _options(way):
     "Names of the options of a way"
     of = _ways[way][3]
-    return [] if of is None else [k for k in signature(of).parameters if k not in ('self','mean','stats','st','s','unchecked')]
+    return [] if of is None else [k for k in signature(of).parameters if k not in ('self','mean','stats','st','s','unchecked','inplace')]
 
 _kinds = dict(**{'global':'SpecNormalize'}, frequency='SpecNormalize', **dict.fromkeys(('item','item_frequency','item_mean','bands'), 'ItemNormalize'))
 norm_ways = ('none','global','frequency')
@@ -411,7 +415,7 @@ def train_run(
     t = time.time()
     dls = experiment_dls(df, valid, norm, s, store, workers)
     if _is_fixed(df, s, store): dls = keep_features(dls)
-    learn = spec_learner(dls, arch=_make_arch(s), precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
+    learn = spec_learner(dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
     mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix])

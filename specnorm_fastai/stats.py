@@ -22,6 +22,7 @@ from fastcore.imports import in_notebook
 from fasttransform.transform import ItemTransform,Pipeline,Transform
 from torch.utils.data import get_worker_info
 
+from .cache import AudioCache
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
 from .fast import _kernels
 from .recorder import StatsRecorder,_grouped,_raise_bad,_reduced
@@ -177,19 +178,27 @@ def stats_pass(
 # %% ../nbs/30_stats.ipynb #c0736c0e
 class _Files:
     "Audio files as a dataset"
-    def __init__(self, files): self.items = [str(f) for f in files]
+    def __init__(self, files, open=AudioTensor.create): self.items,self.open = [str(f) for f in files],open
     def __len__(self): return len(self.items)
-    def __getitem__(self, i): return (AudioTensor.create(self.items[i]),)
+    def __getitem__(self, i): return (self.open(self.items[i]),)
 
-def _files_dl(files, tfms, workers=0):
+def _opener(cache, tfms):
+    "What opens a file through a cache: resampled and mixed down as the first of `tfms` would do it"
+    if cache is None: return AudioTensor.create
+    from specnorm_fastai.data import DownmixMono,Resample
+    tfms = [*tfms,None]
+    rate = type(tfms[0]) is Resample and tfms[0].method=='soxr'
+    return partial((cache if isinstance(cache, AudioCache) else AudioCache(cache)).open, sample_rate=tfms[0].sr_new if rate else None, force_mono=type(tfms[int(rate)]) is DownmixMono)
+
+def _files_dl(files, tfms, workers=0, cache=None):
     if tfms is None: raise ValueError("tfms: expected the transforms from AudioTensor to AudioSpectrogram, such as [Resample(16000), AudioToSpec.from_cfg(cfg)], got None")
     with keep_random_state():  # a new loader draws a seed of its own
-        return TfmdDL(_Files(files), bs=1, num_workers=workers, after_item=Pipeline(list(tfms)), do_setup=False, device=torch.device('cpu'))
+        return TfmdDL(_Files(files, _opener(cache, tfms)), bs=1, num_workers=workers, after_item=Pipeline(list(tfms)), do_setup=False, device=torch.device('cpu'))
 
-def _as_dl(data, tfms, workers):
+def _as_dl(data, tfms, workers, cache):
     if isinstance(data, DataLoaders): data = data.train
     if isinstance(data, TfmdDL):
-        for k,v in (('tfms',tfms),('workers',workers)):
+        for k,v in (('tfms',tfms),('workers',workers),('cache',cache)):
             if v is not None: raise ValueError(f"{k}: expected together with a list of files; a DataLoader has its own")
         return _inner_dl(data)
     if isinstance(data, (str,Path)): raise TypeError(f"data: expected DataLoaders, a DataLoader or a list of files, got the one path {data}")
@@ -197,7 +206,7 @@ def _as_dl(data, tfms, workers):
     except TypeError: raise TypeError(f"data: expected DataLoaders, a DataLoader or a list of files, got {type(data).__name__}") from None
     if not files: raise ValueError("data: expected at least one file, got an empty list")
     if not all(isinstance(f, (str,Path)) for f in files): raise TypeError(f"data: expected paths of audio files, got {next(type(f).__name__ for f in files if not isinstance(f, (str,Path)))}")
-    return _files_dl(files, tfms, workers or 0)
+    return _files_dl(files, tfms, workers or 0, cache)
 
 def _sources(ds, source):
     "A whole number for each item: equal where items belong together; and what they are clustered by"
@@ -369,6 +378,7 @@ def collect_stats(
     progress:bool=True, # Show a progress bar?
     tfms=None, # With files: the transforms from `AudioTensor` to `AudioSpectrogram`
     workers:int=None, # With files: worker processes
+    cache=None, # With files: an `AudioCache`, or its folder, that they are read through
     client=None, # With files: a Dask client whose cluster shall do it
     distributed:bool=None # Share the work between the ranks of torch.distributed? None: where it is initialized
 ): # The recorders, or a `SpecStats`
@@ -378,7 +388,8 @@ def collect_stats(
         _check_sampling(frac, tol, mask, on_bad, seed)
         for r in recorders:
             if not isinstance(r, StatsRecorder): raise TypeError(f"recorders: expected StatsRecorder, got {type(r).__name__}")
-        dl = _as_dl(data, tfms, workers)
+        if client is not None and cache is not None: raise ValueError("cache: a cache is of one machine, and cannot serve a client's cluster")
+        dl = _as_dl(data, tfms, workers, cache)
         if client is not None and not isinstance(dl.dataset, _Files): raise ValueError("client: expected together with a list of files")
         if client is not None and workers is not None: raise ValueError("workers: the client's cluster has its own")
         if not len(dl.dataset): raise ValueError("data: there are no train items to take statistics of")

@@ -510,3 +510,36 @@ def test_a_hit_takes_one_stat_and_opens_no_file(files, cache, monkeypatch):
     monkeypatch.setattr(os, 'stat', lambda *a, **k: (n.append(a), real(*a, **k))[1])
     monkeypatch.setattr(C, '_reader', None)
     cache.open(files[0]); assert len(n)==1
+
+def test_statistics_of_files_and_experiments_read_through_a_cache(tmp_path, monkeypatch):
+    from specnorm_fastai.data import DownmixMono,Resample,synthetic_audio
+    from specnorm_fastai.experiment import AudioStore
+    from specnorm_fastai.features import AudioConfig,AudioToSpec
+    from specnorm_fastai.stats import collect_stats
+    path = synthetic_audio(tmp_path/'clips', n=12, seconds=.5)
+    files = sorted((path/'audio').iterdir())
+    time.sleep(.15)
+    spec = AudioToSpec.from_cfg(AudioConfig.BasicMelSpectrogram(n_fft=512, n_mels=20))
+    for head in ([Resample(8000),DownmixMono()], [Resample(8000)], [DownmixMono()], [Resample(8000,'polyphase')], []):
+        want = collect_stats(files, tfms=[*head,spec], progress=False)
+        for _ in range(2):
+            got = collect_stats(files, tfms=[*head,spec], cache=tmp_path/'cache', progress=False)
+            assert torch.equal(got.mean, want.mean) and torch.equal(got.std, want.std)
+    cache = AudioCache(tmp_path/'cache')
+    assert cache.info()['clips']==12*4  # 8000 Hz mixed down and as it is, the file's rate mixed down and as it is
+    with pytest.raises(ValueError, match='cache: expected together with a list of files'): collect_stats(_dls_of(path), cache=cache)
+    plain = AudioStore(8000)
+    store = AudioStore(8000, cache=cache).fill(map(str, files))
+    monkeypatch.setattr('specnorm_fastai.core._read_audio', lambda *a, **k: pytest.fail('decoded'))
+    again = AudioStore(8000, cache=tmp_path/'cache').fill(map(str, files))
+    monkeypatch.undo()
+    for f in files:
+        assert torch.equal(store(Path(f)), plain(Path(f))) and torch.equal(again(Path(f)), plain(Path(f)))
+
+def _dls_of(path):
+    import pandas as pd
+    from fastai.data.block import CategoryBlock,DataBlock
+    from fastai.data.transforms import ColReader,RandomSplitter
+    from specnorm_fastai.data import AudioBlock
+    df = pd.read_csv(path/'meta'/'synthetic.csv')
+    return DataBlock(blocks=(AudioBlock(crop_signal_to=300),CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'), splitter=RandomSplitter(seed=0)).dataloaders(df, bs=4, num_workers=0)
