@@ -16,7 +16,7 @@ def run(o):
     cands = {fastai:_process('-c',fastai), 'ours':_process('-c','import specnorm_fastai.all'),
         both:_process('-c','from fastai.vision.all import *\nfrom specnorm_fastai.all import *')}
     if o.tiny: cands = {k:_process('-c','pass') for k in cands}
-    t = interleaved(cands, rounds=o.rounds(9), warmup=1, budget=o.budget(200), least=3 if o.quick else 9)
+    t = interleaved(cands, rounds=o.rounds(9), warmup=1, budget=o.budget(90), least=3 if o.quick else 5)
     res = [row('import specnorm_fastai.all', 'alone', t, 'ours', fastai, at_most=1.15), row('import fastai.vision.all, specnorm_fastai.all', 'as a notebook does', t, both, fastai, at_most=1.15)]
     for c in ('compare','stats','drift'):
         exe,what = Path(sys.executable).parent/f'specnorm-{c}',f'specnorm-{c} --help'

@@ -67,6 +67,7 @@ def section(d):
     said = [f"## {d['part']}", '', d['about']+'.', '', f"`{d['command']}`", '', _machine(d['machine']), '', *lines(d['part'], d['rows'])]
     rows = [r for r in d['rows'] if r.get('met') is not None]
     if rows: said += ['', f"{sum(r['met'] for r in rows)} of {len(rows)} targets are met."]
+    if (note:=here/'notes'/f"{d['part']}.md").exists(): said += ['', note.read_text().strip()]
     return '\n'.join(said)
 
 def text(folder=kept):

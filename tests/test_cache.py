@@ -204,10 +204,10 @@ def test_an_exported_learner_predicts_with_the_cache_and_where_there_is_none(fil
     hits = cache.info()['hits']
     with warnings.catch_warnings():
         warnings.simplefilter('ignore'); again = load_learner(tmp_path/'e.pkl')
-    for f,p in zip(files, want): assert torch.equal(again.predict(f)[2], p)
+    for f,p in zip(files, want): assert torch.allclose(again.predict(f)[2], p, atol=1e-6)  # the order of channels in memory decides the rounding
     assert cache.info()['hits']>=hits+3
     plainly = spec_learner(blocks(files, None, batch_tfms=list(dls.after_batch.fs))[1], arch='small'); plainly.model = learn.model
-    for f,p in zip(files, want): assert torch.equal(plainly.predict(f)[2], p)
+    for f,p in zip(files, want): assert torch.allclose(plainly.predict(f)[2], p, atol=1e-6)
     dl = pickle.loads(pickle.dumps(dls))
     for a,b in zip(dl.valid, dls.valid): assert torch.equal(a[0].plain(), b[0].plain())
     shutil.rmtree(cache.path); cache.close()
