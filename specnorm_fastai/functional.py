@@ -427,6 +427,7 @@ def _compiled_affine(x, mean, std, back, out=None):
     if k is None or not x.ndim or any(v.ndim>x.ndim or v.ndim and v.shape[-1]!=1 for v in (mean,std)): return
     if out is None: out = torch.empty_like(x:=x.contiguous())
     elif not x.is_contiguous(): return
+    else: out[:0].zero_()  # so that autograd knows of the change
     t = x.shape[-1]
     flat = lambda v: v.reshape(-1,t).numpy()
     mean,std = (v.expand(*x.shape[:-1],1).reshape(-1).numpy() for v in (mean,std))

@@ -274,3 +274,10 @@ def test_a_place_that_cannot_be_written_is_no_error(tmp_path):
     code = "import numba.core.caching as c\nc.CacheImpl._locator_classes = []\nfrom specnorm_fastai import kernels, fast\nimport torch\nassert fast.compiled(torch.zeros(99,999)) is kernels\nfrom specnorm_fastai.functional import normalize\nprint(normalize(torch.ones(99,999), 0., 2.).sum().item())"
     r = subprocess.run([sys.executable,'-c',code], capture_output=True, text=True)
     assert r.returncode==0 and r.stdout.strip()==str(99*999/2), r.stderr[-2000:]
+
+def test_autograd_notices_what_is_written_in_place():
+    x = data(0, 4, 1, 8, 50)
+    w = torch.ones(1, requires_grad=True)
+    y = (x*w).sum()  # keeps x for the gradient of w
+    F.normalize_(x, 1., 2.)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'): y.backward()
