@@ -24,6 +24,7 @@ from fastai.torch_core import TensorBase,TensorImageBase
 from fastai.vision.augment import RandTransform
 from fastai.vision.data import get_grid
 
+from .fast import *
 from .core import *
 from .cache import *
 from .functional import *

@@ -10,13 +10,14 @@ import mmap,multiprocessing,os,struct,threading,time,warnings
 from functools import lru_cache
 from hashlib import blake2b
 from multiprocessing.util import Finalize
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import torch
 from fastcore.parallel import parallel
 
-from .core import AudioTensor
+from .core import AudioTensor,get_audio_files
 
 # %% ../nbs/05_cache.ipynb #c9f7bcd3
 def _identity(st):
@@ -44,11 +45,15 @@ def _how_key(how): return blake2b(how.encode(), digest_size=8).digest()
 _format,_marker,_title = 1,b'specnorm_fastai',b'audio cache, format '
 _head = struct.Struct('<4sIQQ24sQqqQQII')  # magic, channels, samples, Hz, key, identity (4), sum, bytes of the path, bytes of the settings
 
+@lru_cache(maxsize=4)
+def _odd(n): return np.arange(1, 2*n, 2, dtype=np.uint64)
+
 def _sum64(a):
-    "The float32 samples of an array, as a sum of 64-bit words"
+    "The float32 samples of an array, as a sum of 64-bit words weighted by their place"
     a = a.reshape(-1)
     k = a.size&~1
-    return (int(np.add.reduce(a[:k].view(np.uint64)))+(int(a[k:].view(np.uint32)[0]) if k<a.size else 0))&(2**64-1)
+    words = a[:k].view(np.uint64)
+    return (int(np.dot(words, _odd(1<<(k//2).bit_length())[:k//2]))+(int(a[k:].view(np.uint32)[0]) if k<a.size else 0))&(2**64-1)
 
 def _pack(key, ident, x, path, how):
     "An entry as bytes: what it is, and its samples from a multiple of 64 on"
@@ -154,7 +159,7 @@ class _Store:
         try: self._claim(env)
         except lmdb.Error as e: env.close(); raise OSError(str(e)) from None
         except BaseException: env.close(); raise
-        self.env = env
+        self.env,self.inode = env,os.stat(f'{self.folder}/data.mdb').st_ino
         self._known_full()
 
     def _claim(self, env):
@@ -171,6 +176,16 @@ class _Store:
             if t.get(_marker)==want: return
             t.drop(env.open_db(txn=t), delete=False)  # an older format of ours
             t.put(_marker, want)
+
+    def is_gone(self):
+        "Was the file removed, or another put in its place, while it was open here?"
+        try: return os.stat(f'{self.folder}/data.mdb').st_ino!=self.inode
+        except OSError: return True
+
+    def abandon(self):
+        "Close a file that is no longer there"
+        self.pend,self.n_pend = {},0
+        self.env.close(); self.env = None
 
     def read(self, f, again=True):
         "What `f` makes of a transaction"
@@ -317,6 +332,11 @@ def _as_audio(x, sr, fn):
     x.__dict__.update(sr=sr, fn=fn)
     return x
 
+def _files(files):
+    "A list of files, of a file, a folder or several files"
+    if not isinstance(files, (str,Path)): return list(files)
+    return get_audio_files(files) if os.path.isdir(files) else [files]
+
 def _keep(fn, cache, **how):
     "Keep a file; the error, where there is one, and how long to wait where it was changed just now"
     try: return None,0 if cache._has(fn, **how) else cache._read(fn, cache._find(fn, **how), **how)[1]
@@ -326,8 +346,9 @@ class AudioCache:
     "Audio as it is once open, resampled and mixed down, kept in a folder that processes and runs share"
     def __init__(self,
         path:str|Path, # Folder of the cache; made where there is none
-        max_bytes:int=8e9 # Most that its file may take on the disk
+        max_bytes:int=8*10**9 # Most that its file may take on the disk
     ):
+        if isinstance(max_bytes, (str,bool)) or not isinstance(max_bytes, Real): raise TypeError(f"max_bytes: expected a number of bytes, such as 8e9, got {max_bytes!r}")
         self.path,self.max_bytes = os.path.abspath(os.path.expanduser(os.fspath(path))),int(max_bytes)
         if not 2**21<=self.max_bytes: raise ValueError(f"max_bytes: expected at least {2**21}, got {max_bytes!r}")
         if not os.path.isdir(os.path.dirname(self.path)): raise FileNotFoundError(f"path: no such folder: {os.path.dirname(self.path)}")
@@ -341,6 +362,7 @@ class AudioCache:
     def _store(self):
         "The open cache of this process; None: it cannot be used here. To be called and used with the lock"
         s = _stores.get(self.path, self)
+        if s is not None and s is not self and s.env is not None and s.is_gone(): s.abandon()
         if s is None or s is not self and s.env is not None and s.limit==self.max_bytes: return s
         if s is not self and s.limit!=self.max_bytes: self.close(); s = self
         try:
@@ -390,14 +412,14 @@ class AudioCache:
         with _lock: return st is not None and (s:=self._store()) is not None and s.has(key, _identity(st))
 
     def fill(self,
-        files, # Audio files
+        files, # Audio files, or a folder of them
         sample_rate:int=16000, # Hz to bring them to; None: leave it
         force_mono:bool=True, # Mix the channels down?
         n_workers:int=0, # Processes to do it; 0: this one
         progress:bool=True # Show a progress bar?
     ): # This cache
         "Keep files ahead of time; an error names all that cannot be read, after the others were kept"
-        how,files,bad = dict(sample_rate=sample_rate, force_mono=force_mono),[*dict.fromkeys(map(os.fspath, files))],[]
+        how,files,bad = dict(sample_rate=sample_rate, force_mono=force_mono),[*dict.fromkeys(map(os.fspath, _files(files)))],[]
         files = [f for f in files if not self._has(f, **how)]
         for _ in range(3):  # a file that was written just now can be kept in a moment
             got = parallel(_keep, files, cache=self, n_workers=n_workers, progress=progress, **how) if files else []
@@ -423,10 +445,10 @@ class AudioCache:
             return {**res, 'clips':s.read(lambda t: t.stat()['entries'])-1, 'bytes':s.size(), 'hits':s.hits, 'misses':s.misses, 'readonly':s.readonly}
 
     def remove(self,
-        files # Audio files
+        files # Audio files, or a folder of them
     ): # This cache
         "Forget files, in all settings"
-        of = lambda t: [k for f in files for k,_,_ in s.entries(t, _path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))))]
+        of = lambda t: [k for f in _files(files) for k,_,_ in s.entries(t, _path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))))]
         with _lock: s = self._writable(); s.delete(s.read(of))
         return self
 

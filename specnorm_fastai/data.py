@@ -299,8 +299,19 @@ class AudioBlock(TransformBlock):
         root:str|Path=None, # Folder that the paths in `cache_folder` are relative to; None: files lie there by their names alone
         cache:AudioCache|str|Path=None # Keep what was opened, resampled and mixed down here; or the folder of an `AudioCache`
     ):
+        if cache_folder is not None and (Path(cache_folder)/'data.mdb').exists(): raise ValueError(f"cache_folder: {cache_folder} is an AudioCache; give it as cache={str(cache_folder)!r}")
         super().__init__(type_tfms=[ToStr(), ToPath(), OpenAudio(None, cache_folder, root, cache, sample_rate, force_mono)],
                          item_tfms=audio_item_tfms(sample_rate, force_mono, crop_signal_to), dls_kwargs={'before_batch': [PadAudio()]})
+
+    def fill(self,
+        files, # Audio files, or a folder of them
+        n_workers:int=0, # Processes to do it; 0: this one
+        progress:bool=True # Show a progress bar?
+    ): # The `AudioCache`
+        "Fill the cache ahead of time, with the settings of this block"
+        o = self.type_tfms[-1]
+        if o.cache is None: raise ValueError("cache: this block has none to fill; make it with AudioBlock(cache=...)")
+        return o.cache.fill(files, **o.how, n_workers=n_workers, progress=progress)
 
     @classmethod
     def from_folder(cls,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# %% ../nbs/02_fast.ipynb #c4fa0bbf
-_use,_least = True,2**15  # elements: below, a kernel saves less than it takes to load it
+# %% ../nbs/02_fast.ipynb #c44503d5
+_use,_least = True,2**15  # elements: below this, a call costs more than it saves
 
 @lru_cache(maxsize=None)
 def _kernels():
@@ -58,7 +58,7 @@ def _work(jobs):
 
 def _hand_out(parts):
     "Have other threads do `parts`, pairs of a function and its arguments; a queue of what comes of it"
-    jobs = _pool.setdefault('jobs', SimpleQueue())  # a hand-over costs a third of a ThreadPoolExecutor's, which is as much as a kernel
+    jobs = _pool.setdefault('jobs', SimpleQueue())  # a ThreadPoolExecutor's hand-over takes as long as a small kernel, this one a third of that
     while _pool.setdefault('threads', 0)<len(parts):
         threading.Thread(target=_work, args=(jobs,), daemon=True, name='specnorm').start()
         _pool['threads'] += 1

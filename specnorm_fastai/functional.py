@@ -431,7 +431,8 @@ def _compiled_affine(x, mean, std, back, out=None):
     t = x.shape[-1]
     flat = lambda v: v.reshape(-1,t).numpy()
     mean,std = (v.expand(*x.shape[:-1],1).reshape(-1).numpy() for v in (mean,std))
-    in_parts(k.affine_rows, len(mean), flat(x), mean, std, back, flat(out), size=x.numel())
+    f,more = (k.affine_rows_,()) if out is x else (k.affine_rows,(flat(out),))
+    in_parts(f, len(mean), flat(x), mean, std, back, *more, size=x.numel())
     return out
 
 def normalize(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .fast import compiled,in_parts
+from .functional import _compiled_affine
 
 # %% ../nbs/12_ways.ipynb #cb874c63
 def _wide(x):
@@ -123,12 +124,8 @@ def item_stats(
     return mean[...,None],std[...,None]
 
 def _affine(x, mean, std):
-    if (k:=compiled(x)) and all(isinstance(v, Tensor) and v.dtype==torch.float64 and v.ndim==x.ndim and v.shape[-1]==1 and not v.requires_grad and not v.is_cuda for v in (mean,std)):
-        out,t = torch.empty_like(x:=x.contiguous()),x.shape[-1]
-        rows = [v.expand(*x.shape[:-1],1).reshape(-1).numpy() for v in (mean,std)]
-        in_parts(k.affine_rows, len(rows[0]), x.view(-1,t).numpy(), *rows, False, out.view(-1,t).numpy(), size=x.numel())
-        return out
-    return ((_wide(x)-mean)/std).to(x.dtype)
+    res = _compiled_affine(x, mean, std, False) if isinstance(mean, Tensor) and isinstance(std, Tensor) and mean.dtype==std.dtype==torch.float64 else None
+    return ((_wide(x)-mean)/std).to(x.dtype) if res is None else res
 
 def normalize_item(
     x:Tensor, # As of `item_stats`

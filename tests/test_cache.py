@@ -504,12 +504,12 @@ def test_repr_tells_what_is_there(files, cache):
     cache.fill(files, progress=False); cache.open(files[0])
     assert repr(cache).startswith('AudioCache: 9 clips, ') and '1 hits' in repr(cache)
 
-def test_a_hit_takes_one_stat_and_opens_no_file(files, cache, monkeypatch):
+def test_a_hit_looks_at_the_clip_and_the_cache_and_opens_no_file(files, cache, monkeypatch):
     cache.fill(files, progress=False); cache.open(files[0]); n = []
     real = os.stat
     monkeypatch.setattr(os, 'stat', lambda *a, **k: (n.append(a), real(*a, **k))[1])
     monkeypatch.setattr(C, '_reader', None)
-    cache.open(files[0]); assert len(n)==1
+    cache.open(files[0]); assert len(n)==2
 
 def test_statistics_of_files_and_experiments_read_through_a_cache(tmp_path, monkeypatch):
     from specnorm_fastai.data import DownmixMono,Resample,synthetic_audio
@@ -543,3 +543,36 @@ def _dls_of(path):
     from specnorm_fastai.data import AudioBlock
     df = pd.read_csv(path/'meta'/'synthetic.csv')
     return DataBlock(blocks=(AudioBlock(crop_signal_to=300),CategoryBlock), get_x=ColReader('filename', pref=path/'audio'), get_y=ColReader('category'), splitter=RandomSplitter(seed=0)).dataloaders(df, bs=4, num_workers=0)
+
+def test_a_folder_removed_or_replaced_while_it_is_open_is_made_anew(files, tmp_path):
+    c = AudioCache(tmp_path/'c')
+    c.fill(files[:3], progress=False)
+    shutil.rmtree(c.path)
+    for f in files[:3]: same(c.open(f), plain(f))
+    assert c.info()['clips']==3 and os.path.exists(c.path)
+    c.flush(); other = AudioCache(tmp_path/'d'); other.fill(files[:5], progress=False); other.close()
+    shutil.rmtree(c.path); shutil.move(other.path, c.path)
+    assert c.info()['clips']==5
+    c.close()
+
+def test_a_block_fills_its_cache_and_knows_it_from_a_folder_of_files(files, tmp_path):
+    b = AudioBlock(cache=tmp_path/'c', sample_rate=8000)
+    b.fill(files[0].parent, progress=False)
+    c = AudioCache(tmp_path/'c')
+    assert c.info()['clips']==len(files)
+    hits = c.info()['hits']
+    for f in files: same(b.type_tfms[-1](f), plain(f, sample_rate=8000))
+    assert c.info()['hits']==hits+len(files)
+    assert c.remove(str(files[0])).info()['clips']==len(files)-1
+    assert c.remove(files[0].parent).info()['clips']==0
+    with pytest.raises(ValueError, match='cache_folder: .* is an AudioCache'): AudioBlock(tmp_path/'c')
+    with pytest.raises(ValueError, match='this block has none to fill'): AudioBlock().fill(files)
+    with pytest.raises(TypeError, match="max_bytes: expected a number of bytes.*'8GB'"): AudioCache(tmp_path/'e', '8GB')
+    c.close()
+
+def test_samples_that_changed_places_are_noticed():
+    x = AudioTensor(torch.arange(4000.)[None], sr=8000)
+    v = C._pack(b'k'*24, (1,2,3,4), x, '/a', C._how(8000, True))
+    assert C._unpack(v, b'k'*24, (1,2,3,4)) is not None
+    v[-8000:-4000],v[-4000:] = v[-4000:],v[-8000:-4000]
+    assert C._unpack(v, b'k'*24, (1,2,3,4)) is None
