@@ -2,7 +2,7 @@
 
 With --quick nothing is kept unless --out says where. A part that is measured alone replaces its own table only.
 """
-import argparse,importlib,json,os,subprocess,sys,time
+import argparse,importlib,json,subprocess,sys,time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ def main(argv=None):
     p = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__.split('\n')[0])
     a = p.add_argument
     a('--only', nargs='+', choices=table.parts, metavar='PART', help=f"some parts: {' '.join(table.parts)}")
-    a('--quick', action='store_true', help='fewer rounds and clips: about 2 minutes; nothing is kept')
+    a('--quick', action='store_true', help='fewer rounds and clips, a few minutes; nothing is kept')
     a('--data', metavar='DIR', help="clips in ESC-50's layout for what reads files (synthetic ones)")
     a('--threads', type=int, default=2, help='of PyTorch (2)')
     a('--out', metavar='DIR', help='where to keep what was measured (benchmarks/kept; with --quick nowhere)')

@@ -1,5 +1,5 @@
 "How time grows with clips, workers, batch size and n_fft: a pass over short clips that are made as they are asked for"
-import math,time
+import time
 
 import numpy as np
 import torch

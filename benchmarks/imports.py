@@ -2,7 +2,7 @@
 import os,subprocess,sys
 from pathlib import Path
 
-from .timing import interleaved,root,row,skipped
+from .timing import interleaved,root,row
 
 def _process(*args):
     env = {**os.environ, 'PYTHONPATH':os.pathsep.join(filter(None, (str(root),os.environ.get('PYTHONPATH'))))}

@@ -60,7 +60,7 @@ def _machine(m):
 
 head = """# Benchmarks
 
-Written by `python -m benchmarks --write` from `kept/*.json`; `make bench` measures. Candidates run in turn in one process (A B C A B C ...), so that what disturbs the machine disturbs all of them: times are medians, ratios are taken within each round and given as the median with quartiles. The *limit* is what no way of doing it can undercut, such as reading the batch once (`x.sum()`) or copying it (`x.clone()`); the *rival* is another program. Times depend on the machine and decide no test.
+Written by `python -m benchmarks --write` from `kept/*.json`; `make bench` measures. Candidates run in turn in one process (A B C A B C ...), so that what disturbs the machine disturbs all of them: times are medians, ratios are taken within each round and given as the median with quartiles. The *limit* is a yardstick of the same work's size, such as reading the batch once (`x.sum()`), copying it to new memory (`x.clone()`), or importing fastai; the *rival* is another way to the same result, and `rival / ours` above 1 means that ours is faster. *Published* is the experiment of the article that the README names, implemented anew on today's libraries (`rivals.py`): soundfile, scipy's `resample_poly`, `(x - mean) / std`, torchaudio, and its recorders. Times depend on the machine and decide no test.
 """
 
 def section(d):
