@@ -35,7 +35,7 @@ def _versions():
     import soundfile as sf,soxr
     return f'{_format}; soxr {soxr.__version__} {soxr.__libsoxr_version__}; soundfile {sf.__version__} {sf.__libsndfile_version__}; '
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)
 def _how(sample_rate, force_mono): return f'{_versions()}{sample_rate} Hz{", mono" if force_mono else ""}'
 
 def _path_key(path): return blake2b(os.fsencode(path), digest_size=16).digest()
@@ -320,8 +320,8 @@ class _Store:
             except ValueError as e: warnings.warn(str(e))
             finally: self.env.close(); self.env = None
 
-# %% ../nbs/05_cache.ipynb #caa1e5ba
-@lru_cache(maxsize=64)
+# %% ../nbs/05_cache.ipynb #c4c37480
+@lru_cache(maxsize=64, typed=True)
 def _reader(sample_rate, force_mono):
     from specnorm_fastai.data import PreprocessAudio
     return PreprocessAudio(sample_rate, force_mono)

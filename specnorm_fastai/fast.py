@@ -21,9 +21,11 @@ _use,_least = True,2**15  # elements: below this, a call costs more than it save
 @lru_cache(maxsize=None)
 def _kernels():
     "The module of kernels, or None where it cannot be used"
-    try: from specnorm_fastai import kernels
+    try:
+        from numba import config
+        from specnorm_fastai import kernels
     except ImportError: return None
-    return kernels
+    return None if config.DISABLE_JIT else kernels
 
 def _plain(x):
     "A CPU tensor whose numbers are all there is to it"

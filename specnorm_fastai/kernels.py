@@ -6,18 +6,28 @@
 __all__ = ['row_moments', 'merge_rows', 'item_moments', 'row_extremes', 'add_histogram', 'affine_rows_', 'affine_rows',
            'standardize_rows', 'sliding_rows', 'silent_rows', 'frame_rows', 'power_rows', 'band_rows', 'load']
 
-# %% ../nbs/03_kernels.ipynb #ce5a119a
-import math
+# %% ../nbs/03_kernels.ipynb #c7767ef0
+import math,warnings
 
 import numpy as np
 from numba import njit
 
-# %% ../nbs/03_kernels.ipynb #c487785b
+# %% ../nbs/03_kernels.ipynb #ce148bfc
+def _forgiving(f):
+    "A full disk or a damaged file costs compiling again, no more"
+    def g(*args):
+        try: return f(*args)
+        except Exception as e: warnings.warn(f"compiled kernels cannot be kept or read ({type(e).__name__}: {e}); they are compiled anew. NUMBA_CACHE_DIR names another folder for them")
+    return g
+
 def _jit(**flags):
     "numba's compiler; its results are kept on disk where there is a place to write"
     def wrap(f):
-        try: return njit(nogil=True, error_model='numpy', cache=True, **flags)(f)
+        try: res = njit(nogil=True, error_model='numpy', cache=True, **flags)(f)
         except RuntimeError: return njit(nogil=True, error_model='numpy', **flags)(f)
+        for k in ('load_overload','save_overload'):
+            if hasattr(getattr(res, '_cache', None), k): setattr(res._cache, k, _forgiving(getattr(res._cache, k)))
+        return res
     return wrap
 
 _exact,_any_order = _jit(),_jit(fastmath={'reassoc','contract'})
@@ -276,7 +286,7 @@ def sliding_rows(x, mask, rows, width, start, end, block, norm_vars, min_std, ou
                     v = v if v>0 else 0.
                     u += p[l]
                     e = mean[a,l]-u if n1>0 else 0.
-                    std = math.sqrt(kind((v+one*m2[a,l]+e*e*both)*r))
+                    std = kind(math.sqrt((v+one*m2[a,l]+e*e*both)*r))
                     std = std if std>floor else floor
                     v = d[j,l]-(u+e*part)
                     y[j,l] = kind(v)/std
@@ -296,7 +306,7 @@ def silent_rows(x, real, start, win, hop, tol, out, first, last):
     for r in range(first, last):
         n = real[r]
         least,most = _extremes(x[r], None, 0, n, lo, hi)
-        finite,top = math.isfinite(_sum(x[r], n)),x.dtype.type(tol)*(most-least)
+        finite,top = math.isfinite(_sum(x[r], n)) and math.isfinite(most-least),x.dtype.type(tol)*(most-least)
         for k in range(out.shape[1]):
             u,v = max(start+k*hop, 0),min(start+k*hop+win, n)
             if v<=u: out[r,k] = True

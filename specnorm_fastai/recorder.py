@@ -7,6 +7,7 @@ __all__ = ['quantile_error', 'StatsRecorder']
 
 # %% ../nbs/25_recorder.ipynb #c323fa13
 import math
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -133,15 +134,14 @@ def quantile_error(
     u = math.asinh(x)
     return max(abs(math.sinh(u+h/10)-x), abs(math.sinh(u-h/10)-x))
 
-def _histogram(x, mask, units, onto=None):
-    "Counts of a batch, int64 (channel, freq, bin), added to those that there are, which may be done in place; mask (batch, time) or None"
+def _histogram(x, mask, units):
+    "Counts of a batch, int64 (channel, freq, bin); mask (batch, time) or None"
     b,c,f,t = x.shape
-    if (k:=compiled(x)) and (onto is None or onto.device.type=='cpu'):
-        counts = torch.zeros(c*f, _n_bins, dtype=torch.long) if onto is None else onto.view(c*f, _n_bins)
+    if k:=compiled(x):
+        counts = torch.zeros(c*f, _n_bins, dtype=torch.long)
         rows,m = _arrays(_to_bins(x.float(), units), mask)
         in_parts(k.add_histogram, c*f, rows, m, b, _bin_lo, 1/_bin_width, counts.numpy(), size=x.numel())
         return counts.view(c,f,_n_bins)
-    if onto is not None: return onto+_histogram(x, mask, units).to(onto.device)
     i = ((_to_bins(x.float(), units)-_bin_lo)/_bin_width).nan_to_num(0.).clamp_(0, _n_bins-1).long()
     i += (torch.arange(c*f, device=x.device)*_n_bins).view(c,f,1)
     n = c*f*_n_bins
@@ -249,7 +249,7 @@ class StatsRecorder:
         frames = torch.tensor(frames) if on_cpu else torch.stack([torch.as_tensor(v, device=y.device) for v in frames]).to(dev)
         extra = None
         if self.quantiles:
-            extra = low.amin(0),top.amax(0),_histogram(y, counts, units, None if self._extra is None else self._extra[2]).to(dev)
+            extra = low.amin(0),top.amax(0),_histogram(y, counts, units).to(dev)
         if bad is not None: self._note(x, bad)
         self._add(table, peak, extra, frames, b, made)
 
@@ -268,13 +268,13 @@ class StatsRecorder:
         return _grouped(*moments, g, self.groups, self._table),_grouped(seen, loudest, torch.zeros_like(seen), g, self.groups, self._peak)
 
     def _add(self, table, peak, extra, frames, nobs, made):
-        "Take merged tables and histograms, and what else is new"
+        "Take merged tables, and what else is new"
         if self._table is None: self._extra,self._frames,self._made = extra,frames,made
         else:
             dev = self._table[0].device
             if extra is not None:
                 a,(lo,hi,h) = self._extra,(v.to(dev) for v in extra)
-                self._extra = torch.minimum(a[0],lo),torch.maximum(a[1],hi),h
+                self._extra = torch.minimum(a[0],lo),torch.maximum(a[1],hi),a[2].add_(h)
             self._frames = self._frames+frames.to(dev)
         self._table,self._peak = table,peak
         self.nobservations += nobs
@@ -318,13 +318,11 @@ class StatsRecorder:
         both = lambda a, b: copy(b) if a is None or b is None else _merge(*a, *(v.to(a[0].device) for v in b))
         files = other.bad_files
         self._flush()
-        self._add(both(self._table, other._table), both(self._peak, other._peak), self._merged_extra(copy(other._extra)), other._frames.clone(), other.nobservations, other._made)
+        self._add(both(self._table, other._table), both(self._peak, other._peak), copy(other._extra), other._frames.clone(), other.nobservations, other._made)
         for k,v in files.items(): self._bad_files[k] = self._bad_files.get(k, 0)+v
         return self
 
-    def _merged_extra(self, extra):
-        return extra if extra is None or self._extra is None else (*extra[:2], self._extra[2]+extra[2].to(self._extra[2].device))
-
+    def __copy__(self): return deepcopy(self)  # the histograms change in place
     def __add__(self, other): return self.like().merge(self).merge(other)
 
     def __getstate__(self):

@@ -19,7 +19,7 @@ from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 
 from .core import AudioSpectrogram,AudioTensor,as_axes,axes_name,frame_masks,span
-from .functional import denormalize,denormalize_,normalize,normalize_,standardize
+from .functional import denormalize,normalize,normalize_,standardize
 from .recorder import StatsRecorder
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .stats import collect_stats
@@ -135,8 +135,10 @@ class SpecNormalize(Normalize):
     def encodes(self, x:AudioSpectrogram):
         self._stats(x)
         if self.fingerprint!='unknown': check_fingerprint(self.fingerprint, fingerprint(x), 'the statistics of SpecNormalize')
-        return self._apply(normalize_ if self.inplace else normalize, x, units='std', units_before=x.settings.get('units'))
-    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize_ if self.inplace else denormalize, x, units=x.settings.get('units_before'), units_before=None)
+        res = self._apply(normalize_ if self.inplace else normalize, x, units='std', units_before=x.settings.get('units'))
+        if self.inplace and x.settings: x._settings = res.settings  # what came in is normalized now, too
+        return res
+    def decodes(self, x:AudioSpectrogram): return self._apply(denormalize, x, units=x.settings.get('units_before'), units_before=None)
     def encodes(self, x:TensorImage): return x  # the base class would normalize images
     def decodes(self, x:TensorImage): return x
 

@@ -2,7 +2,7 @@
 import subprocess,sys,threading
 import numpy as np, pytest, torch
 from hypothesis import given,strategies as st
-from specnorm_fastai import fast,functional as F,ways as W
+from specnorm_fastai import fast,functional as F,recorder,ways as W
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.fast import compiled,in_parts,no_kernels
 from specnorm_fastai.features import AudioConfig,AudioToSpec
@@ -280,3 +280,53 @@ def test_autograd_notices_what_is_written_in_place():
     y = (x*w).sum()  # keeps x for the gradient of w
     F.normalize_(x, 1., 2.)
     with pytest.raises(RuntimeError, match='modified by an inplace operation'): y.backward()
+
+def test_in_place_normalization_is_told_by_what_came_in_and_never_decodes_in_place():
+    from specnorm_fastai.transforms import SpecNormalize
+    s = AudioSpectrogram.create(data(0, 4, 1, 8, 50), settings=dict(sr=16000, n_fft=14, hop_length=7, to_db=True, mel=False))
+    n,want = SpecNormalize(-30., 10., inplace=True),SpecNormalize(-30., 10.)(s)
+    z = n(s)
+    assert torch.equal(z, want) and z.data_ptr()==s.data_ptr() and s.units==z.units=='std'
+    d = n.decode(z)
+    assert d.units=='dB' and torch.equal(z, want) and d.data_ptr()!=z.data_ptr()
+
+def test_windows_of_tiny_and_huge_values():
+    torch.manual_seed(0)
+    for s,least in ((1e-22,1e-35),(1e-20,1e-35),(1e18,1e-5),(1e30,1e-5)):
+        x = torch.rand(4,1,10,300)*s
+        a,b = both(lambda: W.normalize_sliding(x, 100, 50, norm_vars=True, min_std=least))
+        near(a, b, 1e-5, 1e-5)
+
+def test_copies_of_recorders_stand_by_themselves_and_an_interrupt_leaves_them_whole(monkeypatch):
+    import copy
+    x = data(0, 3, 1, 5, 20)
+    r = StatsRecorder(quantiles=True); r.update(x)
+    c,n = copy.copy(r),r._extra[2].sum().item()
+    r.update(x)
+    assert c._extra[2].sum()==n and r._extra[2].sum()==2*n
+    real = recorder._histogram
+    def stopped(*a): real(*a); raise KeyboardInterrupt
+    monkeypatch.setattr(recorder, '_histogram', stopped)
+    with pytest.raises(KeyboardInterrupt): r.update(x)
+    assert r._extra[2].sum()==2*n and r.frames['counted']==2*60 and r._table[0].sum()==2*n
+
+_broken = """
+import os,pathlib,sys,warnings
+warnings.simplefilter('always')
+import torch
+from specnorm_fastai.functional import normalize
+print(normalize(torch.ones(99,999), 0., 2.).sum().item())
+"""
+@pytest.mark.parametrize('how', ['empty','cut','disabled'])
+def test_compiled_files_that_are_damaged_are_made_anew(how, tmp_path):
+    import os
+    env = {**os.environ, 'NUMBA_CACHE_DIR':str(tmp_path)}
+    run = lambda **more: subprocess.run([sys.executable,'-c',_broken], capture_output=True, text=True, env={**env, **more})
+    if how=='disabled': assert run(NUMBA_DISABLE_JIT='1').stdout.strip()==str(99*999/2) and not list(tmp_path.rglob('*.nbc')); return
+    assert run().stdout.strip()==str(99*999/2)
+    files = [f for f in tmp_path.rglob('*.nb*')]
+    assert files
+    for f in files: f.write_bytes(b'' if how=='empty' else f.read_bytes()[:40])
+    r = run()
+    assert r.returncode==0 and r.stdout.strip()==str(99*999/2), r.stderr[-1500:]
+    assert 'compiled anew' in r.stderr
