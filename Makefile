@@ -33,7 +33,7 @@ export: $(STAMP) ## notebooks to modules
 	@$(RUN) $(BIN)/python -c 'from nbdev.quarto import refresh_quarto_yml as f; f()'
 
 bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--only recorder --quick'
-	@$(RUN) $(BIN)/python -m benchmarks $(ARGS)
+	@$(RUN) OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks $(ARGS)
 
 clean-nbs: $(STAMP) ## strip the notebooks of what changes from run to run (outputs stay)
 	@$(RUN) $(BIN)/nbdev-clean

@@ -181,6 +181,13 @@ def _sum(x, n):
     return s
 
 @_any_order
+def _whole(x, n):
+    "Is there no NaN and no infinity?"
+    s = 0.
+    for i in range(n): s += np.float64(x[i])*0
+    return s==0
+
+@_any_order
 def _squares(x, n, m):
     s = 0.
     for i in range(n):
@@ -248,7 +255,7 @@ def sliding_rows(x, mask, rows, width, start, end, block, norm_vars, min_std, ou
     t,w,kind,groups = x.shape[1],width,x.dtype.type,-(-rows//width)
     d,y,floor = np.zeros((t,w), x.dtype),np.empty((t,w), x.dtype),kind(min_std)
     mean,m2,count = np.zeros((block,w)),np.zeros((block,w)),np.zeros(block, np.int64)
-    p,s,q = np.zeros(w),np.zeros(w),np.zeros(w)
+    p,s,q,var = np.zeros(w),np.zeros(w),np.zeros(w),np.zeros(w)
     for g in range(first, last):
         i,row = g//groups,g//groups*rows+g%groups*w
         k = min(w, rows-g%groups*w)
@@ -286,11 +293,22 @@ def sliding_rows(x, mask, rows, width, start, end, block, norm_vars, min_std, ou
                     v = v if v>0 else 0.
                     u += p[l]
                     e = mean[a,l]-u if n1>0 else 0.
-                    std = kind(math.sqrt((v+one*m2[a,l]+e*e*both)*r))
+                    v = (v+one*m2[a,l]+e*e*both)*r
+                    var[l] = v
+                    std = math.sqrt(kind(v))
                     std = std if std>floor else floor
                     v = d[j,l]-(u+e*part)
                     y[j,l] = kind(v)/std
-                    if m is not None and not m[j] and std<=floor: y[j,l] = 0
+                far = 0
+                for l in range(w): far += var[l]>1e30 or 0<var[l]<1e-30
+                if far:  # variances that float32 cannot hold may have roots that it can
+                    for l in range(w):
+                        u = s[l]*r2+p[l]
+                        e = mean[a,l]-u if n1>0 else 0.
+                        y[j,l] = (d[j,l]-(u+e*part))/max(math.sqrt(var[l]), min_std)
+                if m is not None and not m[j]:
+                    for l in range(w):
+                        if math.sqrt(var[l])<=min_std: y[j,l] = 0
             else:
                 for l in range(w):
                     u = s[l]*r2+p[l]
@@ -306,7 +324,7 @@ def silent_rows(x, real, start, win, hop, tol, out, first, last):
     for r in range(first, last):
         n = real[r]
         least,most = _extremes(x[r], None, 0, n, lo, hi)
-        finite,top = math.isfinite(_sum(x[r], n)) and math.isfinite(most-least),x.dtype.type(tol)*(most-least)
+        finite,top = _whole(x[r], n) and math.isfinite(most-least),x.dtype.type(tol)*(most-least)
         for k in range(out.shape[1]):
             u,v = max(start+k*hop, 0),min(start+k*hop+win, n)
             if v<=u: out[r,k] = True
