@@ -4,6 +4,7 @@ from inspect import signature
 import torch
 
 from specnorm_fastai.core import AudioSpectrogram
+from specnorm_fastai.fast import no_kernels
 from specnorm_fastai.functional import normalize
 from specnorm_fastai.transforms import SpecNormalize
 from specnorm_fastai.ways_tfms import SlidingNormalize
@@ -16,8 +17,11 @@ def _sliding(o, x):
     for w in (3,) if o.tiny else (10,100,300):
         rival,ours = SlidingWindowCmn(cmn_window=w, center=True, norm_vars=True),SlidingNormalize(window=w, mask=None)
         name = f'torchaudio SlidingWindowCmn({w})'
-        with torch.no_grad(): t = interleaved({'x.clone()':y.clone, 'ours':lambda: ours(x), name:lambda: rival(turned)}, rounds=o.rounds(11), warmup=1, budget=o.budget(8), least=3)
+        def without():
+            with no_kernels(): return ours(x)
+        with torch.no_grad(): t = interleaved({'x.clone()':y.clone, 'ours':lambda: ours(x), name:lambda: rival(turned), **({'without kernels':without} if w==300 else {})}, rounds=o.rounds(11), warmup=1, budget=o.budget(8), least=3, before=y.sum)
         res.append(row(f'SlidingNormalize, {w} frames', 'centred window, mean and std', t, 'ours', 'x.clone()', name, at_most=6, at_least=5))
+        if 'without kernels' in t: res.append(row(f'SlidingNormalize, {w} frames, without kernels', 'what is done where numba is missing', t, 'without kernels', 'x.clone()', name))
     return res
 
 def run(o):
@@ -31,7 +35,7 @@ def run(o):
     if inplace:='inplace' in signature(SpecNormalize).parameters:
         own,ni = x.clone(),SpecNormalize(m, s, axes='frequency', inplace=True)
         cands['inplace'] = lambda: ni(own)
-    t = interleaved(cands, rounds=o.rounds(41), budget=o.budget(15))
+    t = interleaved(cands, rounds=o.rounds(41), budget=o.budget(15), before=y.sum)
     made = lambda name,what,key,most: row(name, what, t, key, 'x.clone()', '(x-m)/s', at_most=most)
     res = [made('SpecNormalize, encode', 'one statistic for each frequency', 'encode', 1.3), made('SpecNormalize, decode', 'back again', 'decode', 1.3),
         made('SpecNormalize, in place', 'into the same memory', 'inplace', 1.05) if inplace else skipped('SpecNormalize, in place', 'into the same memory', 'SpecNormalize has no inplace yet'),

@@ -7,8 +7,9 @@ import numpy as np
 
 root = Path(__file__).resolve().parent.parent
 
-def interleaved(cands, rounds=15, warmup=2, budget=20., least=5):
-    "Seconds of each candidate, name to a list with one entry a round: A B C A B C ...; fewer rounds where `budget` seconds are over, but `least`"
+def interleaved(cands, rounds=15, warmup=2, budget=20., least=5, before=None):
+    """Seconds of each candidate, name to a list with one entry a round: A B C A B C ...; fewer rounds where `budget` seconds are over, but `least`.
+    `before` is called, untimed, ahead of each: it wakes sleeping threads and fills the caches alike, whatever ran last"""
     for _ in range(warmup):
         for f in cands.values(): f()
     res,t0,was = {k:[] for k in cands},time.perf_counter(),gc.isenabled()
@@ -17,6 +18,7 @@ def interleaved(cands, rounds=15, warmup=2, budget=20., least=5):
         for r in range(rounds):
             if r>=least and time.perf_counter()-t0>budget: break
             for k,f in cands.items():
+                if before: before()
                 t = time.perf_counter(); f(); res[k].append(time.perf_counter()-t)
     finally:
         if was: gc.enable()
