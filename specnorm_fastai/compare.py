@@ -305,7 +305,7 @@ def compare(
             if not (made/'meta'/'synthetic.csv').exists(): synthetic_audio(made, n=280, seconds=.6)  # the table is written last
             df = read_table(made)
         return _compare(df, out, call, s, dict(data='synthetic' if synthetic else str(Path(data).expanduser().resolve()),
-                                               test_data=None if test_data is None else str(Path(test_data).expanduser().resolve())), log)
+                                               test_data=None if test_data is None else str(Path(test_data).expanduser().resolve())), log, cache)
 
 def _command(out, where):
     "A command line that repeats the experiment"
@@ -314,7 +314,7 @@ def _command(out, where):
 
 def _many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 
-def _compare(df, out, call, s, where, log):
+def _compare(df, out, call, s, where, log, cache=None):
     "The experiment, in a folder that no other process writes to"
     secs,digest = _check_files(df)
     s = dict(s, duration=s['duration'] or float(min(np.ceil(secs.max()*1000)/1000, 5.)))

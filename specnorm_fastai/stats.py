@@ -195,7 +195,7 @@ def _files_dl(files, tfms, workers=0, cache=None):
     with keep_random_state():  # a new loader draws a seed of its own
         return TfmdDL(_Files(files, _opener(cache, tfms)), bs=1, num_workers=workers, after_item=Pipeline(list(tfms)), do_setup=False, device=torch.device('cpu'))
 
-def _as_dl(data, tfms, workers, cache):
+def _as_dl(data, tfms, workers, cache=None):
     if isinstance(data, DataLoaders): data = data.train
     if isinstance(data, TfmdDL):
         for k,v in (('tfms',tfms),('workers',workers),('cache',cache)):

@@ -576,3 +576,12 @@ def test_samples_that_changed_places_are_noticed():
     assert C._unpack(v, b'k'*24, (1,2,3,4)) is not None
     v[-8000:-4000],v[-4000:] = v[-4000:],v[-8000:-4000]
     assert C._unpack(v, b'k'*24, (1,2,3,4)) is None
+
+def test_an_experiment_finds_its_audio_in_the_cache_and_the_same_result(tmp_path):
+    from specnorm_fastai.compare import compare
+    from specnorm_fastai.data import synthetic_audio
+    path = synthetic_audio(tmp_path/'clips', n=40, seconds=.3)
+    kw = dict(data=path, ways=['none'], runs=1, fold=1, epochs=1, arch='small', bs=8, log=lambda s: None)
+    want = compare(out=tmp_path/'plain', **kw)
+    got = compare(out=tmp_path/'cached', cache=tmp_path/'cache', **kw)
+    assert got.equals(want) and AudioCache(tmp_path/'cache').info()['clips']>=1
