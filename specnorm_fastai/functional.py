@@ -109,12 +109,12 @@ def _compiled_spectrum(x, window, n_fft, hop_length, pad, power, normalized, cen
     left = (n_fft-len(window))//2
     window = F.pad(window, (left,n_fft-len(window)-left)).numpy()
     y,rows = x.reshape(-1,t).contiguous().numpy(),len(real)
-    cut = torch.empty(rows, n, n_fft, dtype=torch.promote_types(x.dtype, torch.from_numpy(window).dtype))
+    cut = x.new_empty(rows, n, n_fft, dtype=torch.promote_types(x.dtype, torch.from_numpy(window).dtype))
     in_parts(k.frame_rows, rows, y, real, frames, window, hop_length, mirror, pad, half, reflect, cut.numpy(), size=cut.numel())
     z = torch.view_as_real(torch.fft.rfft(cut)).view(rows, n, -1).numpy()
     lo,hi = (None,None) if filters is None else _band_ends(filters)
     dense = filters is not None and int((hi-lo).sum())*16>filters.numel()  # wide bands: a matrix product is cheaper
-    out = torch.empty(rows, n_fft//2+1 if filters is None or dense else len(filters), n, dtype=x.dtype)
+    out = x.new_empty(rows, n_fft//2+1 if filters is None or dense else len(filters), n)
     how = frames,float(eps),power==1.
     if filters is None or dense: in_parts(k.power_rows, rows, z, *how, out.numpy(), size=cut.numel())
     else: in_parts(k.band_rows, rows, z, *how, filters.to(cut.dtype).numpy(), lo, hi, out.numpy(), size=cut.numel())
@@ -206,7 +206,7 @@ def silent_frames(
     size = -(-((n-1)*hop_length+win_length)//g)*g
     if k:=compiled(x):
         y = x.reshape(-1,t)
-        out = torch.empty(len(y), n, dtype=torch.bool)
+        out = x.new_empty(len(y), n, dtype=torch.bool)
         in_parts(k.silent_rows, len(y), y.contiguous().numpy(), _rows_real(x, lengths), start, win_length, hop_length, tol, out.numpy(), size=x.numel())
         return out.view(*x.shape[:-1], n)
     outside = None if lengths is None else torch.arange(t, device=x.device)>=lengths.to(x.device)[...,None]

@@ -37,7 +37,7 @@ def _grouped(n, mean, m2, groups, n_groups, onto=None):
     "Merge the entries of dim 0 that have the same group, and such a table that there is already; (n_groups, ...)"
     if (k:=compiled(mean, least=2**8)) and (onto is None or onto[0].device.type=='cpu'):
         shape = n_groups,*mean.shape[1:]
-        table = (torch.zeros(shape, dtype=torch.float64),)*3 if onto is None else onto
+        table = (mean.new_zeros(shape),)*3 if onto is None else onto
         of,mu,ss = table[0][:,0,0].clone(),*(v.clone(memory_format=torch.contiguous_format) for v in table[1:])  # frames count for all rows or none
         flat = lambda v: v.contiguous().view(len(v),-1).numpy()
         k.merge_rows(n[:,0,0].contiguous().numpy(), flat(mean), flat(m2), groups.numpy(), of.numpy(), flat(mu), flat(ss))
@@ -63,8 +63,8 @@ def _clip_moments(x, mask):
     b,c,f,t = x.shape
     full = mask is None
     if k:=compiled(x):
-        n = torch.full((b,), float(t), dtype=torch.float64) if full else mask.sum(-1, dtype=torch.float64)
-        mean,m2 = torch.empty(2, b, c, f, dtype=torch.float64)
+        n = x.new_full((b,), float(t), dtype=torch.float64) if full else mask.sum(-1, dtype=torch.float64)
+        mean,m2 = x.new_empty(2, b, c, f, dtype=torch.float64)
         in_parts(k.row_moments, b*c*f, *_arrays(x, mask), n.numpy(), c*f, mean.view(-1).numpy(), m2.view(-1).numpy(), size=x.numel())
         return n[:,None,None].expand(b,c,f),mean,m2
     m = None if full else mask[:,None,None]
@@ -101,7 +101,7 @@ def _clip_extremes(x, mask):
     "Smallest and largest value of each clip, (batch, channel, freq); infinite where no frame counts"
     b,c,f,t = x.shape
     if k:=compiled(x):
-        low,high = torch.empty(2, b, c, f, dtype=x.dtype)
+        low,high = x.new_empty(2, b, c, f)
         in_parts(k.row_extremes, b*c*f, *_arrays(x, mask), c*f, low.view(-1).numpy(), high.view(-1).numpy(), size=x.numel())
         return low,high
     far = lambda v: x.new_full((b,c,f,1), v) if not t else x if mask is None else x.masked_fill(~mask[:,None,None], v)
@@ -138,7 +138,7 @@ def _histogram(x, mask, units):
     "Counts of a batch, int64 (channel, freq, bin); mask (batch, time) or None"
     b,c,f,t = x.shape
     if k:=compiled(x):
-        counts = torch.zeros(c*f, _n_bins, dtype=torch.long)
+        counts = x.new_zeros(c*f, _n_bins, dtype=torch.long)
         rows,m = _arrays(_to_bins(x.float(), units), mask)
         in_parts(k.add_histogram, c*f, rows, m, b, _bin_lo, 1/_bin_width, counts.numpy(), size=x.numel())
         return counts.view(c,f,_n_bins)
@@ -246,7 +246,7 @@ class StatsRecorder:
         n = lambda m, of: of if m is None else int(m.sum()) if on_cpu else m.sum()
         n_real = n(real, b*t)
         frames = n(counts, b*t),n_real-(n_real if mask is None else n(mask if real is None else real&mask, 0)),b*t-n_real,n(bad, 0)
-        frames = torch.tensor(frames) if on_cpu else torch.stack([torch.as_tensor(v, device=y.device) for v in frames]).to(dev)
+        frames = torch.tensor(frames, device='cpu') if on_cpu else torch.stack([torch.as_tensor(v, device=y.device) for v in frames]).to(dev)
         extra = None
         if self.quantiles:
             extra = low.amin(0),top.amax(0),_histogram(y, counts, units).to(dev)

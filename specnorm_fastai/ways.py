@@ -90,8 +90,8 @@ def _moments(x, m):
         items,rows = _shared(x, m)
         c,t = _by_items(m, items, x.shape[-1]),x.shape[-1]
         if (c is None)==(m is None):
-            n = torch.full((items,), float(t), dtype=torch.float64) if c is None else torch.from_numpy(c).sum(-1, dtype=torch.float64)
-            mean,m2 = torch.empty(2, items*rows, dtype=torch.float64)
+            n = x.new_full((items,), float(t), dtype=torch.float64) if c is None else torch.from_numpy(c).sum(-1, dtype=torch.float64)
+            mean,m2 = x.new_empty(2, items*rows, dtype=torch.float64)
             in_parts(k.row_moments, items*rows, x.reshape(-1,t).contiguous().numpy(), c, n.numpy(), rows, mean.numpy(), m2.numpy(), size=x.numel())
             return mean.view(x.shape[:-1]),(m2.view(items,rows)/n.clamp(min=1)[:,None]).view(x.shape[:-1])
     y = _wide(x)
@@ -257,8 +257,8 @@ def _compiled_sliding(x, window, min_window, center, norm_vars, m, ln, min_std):
     k,t = compiled(x),x.shape[-1]
     if k is None: return
     items,rows = _shared(x, m, ln)
-    at = torch.arange(t)
-    ends = _window_ends(at, torch.tensor(t) if ln is None else ln, window, min_window, center)
+    at = torch.arange(t, device=x.device)
+    ends = _window_ends(at, torch.tensor(t, device=x.device) if ln is None else ln, window, min_window, center)
     start,end = (v.expand(*v.shape[:-1], t).reshape(-1,t).contiguous().numpy() for v in ends)
     both = _both(m, ln, x)
     c = _by_items(both, items, t)
