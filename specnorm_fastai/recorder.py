@@ -246,7 +246,7 @@ class StatsRecorder:
         n = lambda m, of: of if m is None else int(m.sum()) if on_cpu else m.sum()
         n_real = n(real, b*t)
         frames = n(counts, b*t),n_real-(n_real if mask is None else n(mask if real is None else real&mask, 0)),b*t-n_real,n(bad, 0)
-        frames = torch.tensor(frames, device='cpu') if on_cpu else torch.stack([torch.as_tensor(v, device=y.device) for v in frames]).to(dev)
+        frames = torch.tensor(frames, device='cpu') if on_cpu else torch.stack([v if isinstance(v, Tensor) else torch.full((), v, device=y.device) for v in frames]).to(dev)
         extra = None
         if self.quantiles:
             extra = low.amin(0),top.amax(0),_histogram(y, counts, units).to(dev)
