@@ -104,7 +104,7 @@ def _compiled_spectrum(x, window, n_fft, hop_length, pad, power, normalized, cen
     if not len(real) or min(real.min(), t)<=mirror and mirror or reflect and half and real.min()+2*extra<=half: return  # an error says so
     n = n_frames(t, n_fft, hop_length, center, extra)
     if n<1: return
-    frames = np.minimum(np.array([n_frames(int(r), n_fft, hop_length, center, extra) for r in real]), n)
+    frames = n_frames(torch.from_numpy(real), n_fft, hop_length, center, extra).clamp(max=n).numpy()
     if normalized: window = window/window.pow(2).sum().sqrt()
     left = (n_fft-len(window))//2
     window = F.pad(window, (left,n_fft-len(window)-left)).numpy()
