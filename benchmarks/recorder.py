@@ -19,7 +19,7 @@ def run(o):
         with no_kernels(): r['frequency'].update(x)
     t = interleaved({'x.sum()':x.sum, both:lambda: [p.update(x) for p in rival], var:lambda: torch.var_mean(x, (0,1,3)),
         'frequency':lambda: r['frequency'].update(x), 'global':lambda: r['global'].update(x), 'masked':lambda: r['masked'].update(x, mask=mask),
-        'lengths':lambda: r['lengths'].update(x, lengths=lengths), plain:without, 'full':lambda: full.update(x)}, rounds=o.rounds(31), budget=o.budget(25), before=x.sum)
+        'lengths':lambda: r['lengths'].update(x, lengths=lengths), plain:without, 'full':lambda: full.update(x)}, rounds=o.rounds(31), budget=o.budget(25), before=x.sum, together=.03)
     made = lambda name,what,key,rival=both,**kw: row(name, what, t, key, 'x.sum()', rival, **kw)
     return [made('update', 'one StatsRecorder update, which gives global and per-frequency statistics', 'frequency', at_most=1.5, at_least=15),
         made('update, global', 'the same, asked for global ones', 'global', at_most=1.5, at_least=15),

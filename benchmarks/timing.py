@@ -7,11 +7,16 @@ import numpy as np
 
 root = Path(__file__).resolve().parent.parent
 
-def interleaved(cands, rounds=15, warmup=2, budget=20., least=5, before=None):
-    """Seconds of each candidate, name to a list with one entry a round: A B C A B C ...; fewer rounds where `budget` seconds are over, but `least`.
+def interleaved(cands, rounds=15, warmup=2, budget=20., least=5, before=None, together=0.):
+    """Seconds of one call of each candidate, name to a list with one entry a round: A B C A B C ...; fewer rounds where `budget` seconds are over, but `least`.
+    In a round, what takes less than `together` seconds is called as often as fits into them, and the mean taken: no candidate is measured on what the one before it left in the caches.
     `before` is called, untimed, ahead of each: it wakes sleeping threads and fills the caches alike, whatever ran last"""
     for _ in range(warmup):
         for f in cands.values(): f()
+    times = {k:1 for k in cands}
+    if together:
+        for k,f in cands.items():
+            t = time.perf_counter(); f(); times[k] = max(1, int(together/max(time.perf_counter()-t, 1e-6)))
     res,t0,was = {k:[] for k in cands},time.perf_counter(),gc.isenabled()
     gc.collect(); gc.disable()
     try:
@@ -19,7 +24,9 @@ def interleaved(cands, rounds=15, warmup=2, budget=20., least=5, before=None):
             if r>=least and time.perf_counter()-t0>budget: break
             for k,f in cands.items():
                 if before: before()
-                t = time.perf_counter(); f(); res[k].append(time.perf_counter()-t)
+                t = time.perf_counter()
+                for _ in range(times[k]): f()
+                res[k].append((time.perf_counter()-t)/times[k])
     finally:
         if was: gc.enable()
     return res

@@ -9,6 +9,7 @@ import soundfile as sf
 import torch
 from hypothesis import given,settings,strategies as st
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,GrandparentSplitter,IndexSplitter,parent_label
+from fasttransform.transform import Transform
 from fastai.torch_core import TensorCategory,TensorImage
 
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
@@ -655,3 +656,112 @@ def test_resampling_is_that_of_the_libraries_to_the_last_bit_at_any_length(old, 
         x = AudioTensor(torch.from_numpy(a), sr=old)
         assert np.array_equal(Resample(new)(x).numpy(), soxr.resample(np.pad(a, [(0,0),(0,-(-old//new))]).T, old, new, quality='HQ').T[:,:k])
         assert np.array_equal(Resample(new, 'polyphase')(x).numpy(), resample_poly(a, new, old, axis=-1)[:,:k])
+
+# ---- workers that stay
+
+class Where(Transform):
+    "Adds the process and a random number to the first samples of a clip"
+    def encodes(self, o:AudioTensor):
+        o = o.clone(); o[...,0],o[...,1],o[...,2],o[...,3] = os.getpid(),random.random(),torch.rand(()),float(np.random.rand())
+        return o
+
+class Breaks(Transform):
+    "Fails, or ends its process, where a file says so"
+    def __init__(self, note): self.note = str(note)
+    def encodes(self, o:AudioTensor):
+        how = open(self.note).read() if os.path.exists(self.note) else ''
+        if how=='raise': raise ValueError('told to fail')
+        if how=='die': os._exit(3)
+        return o
+
+def _staying(synthetic, *tfms, stay=True, **kw):
+    df = pd.read_csv(next((synthetic/'meta').glob('*.csv'))).head(26)
+    block = DataBlock(blocks=(AudioBlock(crop_signal_to=100),CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'),
+        splitter=IndexSplitter([0,1]), item_tfms=list(tfms))
+    torch.manual_seed(0); random.seed(0); np.random.seed(0)
+    return block.dataloaders(df, bs=4, num_workers=2, persistent_workers=stay, device='cpu')
+
+def _pids(dl): return {int(p) for x,_ in dl for p in x[:,0,0]}
+
+@pytest.mark.parametrize('how', [None,'fork','spawn'])
+def test_workers_stay_and_bring_what_new_ones_would(synthetic, how):
+    import multiprocessing as mp
+    was = mp.get_start_method()
+    if how: mp.set_start_method(how, force=True)
+    try:
+        def epochs(stay):
+            dls = _staying(synthetic, Where(), stay=stay)
+            torch.manual_seed(1); random.seed(1); np.random.seed(1)
+            return [[x.cpu() for x,_ in dl] for dl in [dls.train,dls.valid]*(2 if how=='spawn' else 3)]
+        a = epochs(True)
+    finally: mp.set_start_method(was, force=True)
+    b = epochs(False)
+    pid = lambda e: {int(p) for x in e for p in x[:,0,0]}
+    assert pid(a[0])==pid(a[2]) and pid(a[1])==pid(a[3]) and not pid(a[0])&pid(a[1])
+    assert not pid(b[0])&pid(b[2])
+    assert len({float(v) for e in a for x in e for v in x[:,0,2]})>len(a)*2  # random, and otherwise in each epoch
+    for e,f in zip(a, b):
+        assert len(e)==len(f)
+        for x,y in zip(e, f): assert torch.equal(x[...,1:], y[...,1:])  # but for the processes
+
+def test_a_broken_off_epoch_leaves_the_next_one_whole(synthetic):
+    dls = _staying(synthetic, Where()); dl = dls.train
+    first = _pids(dl)
+    for b in dl: break
+    del b
+    assert [len(x) for x,_ in dl]==[4]*6 and _pids(dl)==first
+
+def test_two_epochs_at_once(synthetic):
+    dl = _staying(synthetic, Where()).valid
+    seen = [(x,y) for (x,_),(y,_) in zip(dl, dl)]
+    assert seen and all(torch.equal(x[...,4:], y[...,4:]) for x,y in seen)
+    for _ in range(2): assert [torch.equal(x[...,4:], y[...,4:]) for (x,_),(y,_) in zip(dl, seen)]==[True]
+
+@pytest.mark.parametrize('how', ['raise','die'])
+def test_workers_that_fail_are_replaced(synthetic, tmp_path, how):
+    dl = _staying(synthetic, Breaks(tmp_path/'note'), Where()).train
+    first = _pids(dl)
+    (tmp_path/'note').write_text(how)
+    with pytest.raises((ValueError,RuntimeError), match='told to fail|exited unexpectedly'): list(dl)
+    (tmp_path/'note').unlink()
+    assert len(list(dl))==6 and not _pids(dl)&first
+
+def test_killed_between_epochs(synthetic):
+    import signal
+    dl = _staying(synthetic, Where()).train
+    first = _pids(dl)
+    for w in dl._pool[0]._workers: os.kill(w.pid, signal.SIGKILL); w.join()
+    assert len(list(dl))==6 and not _pids(dl)&first
+
+def test_what_is_replaced_reaches_the_workers(synthetic):
+    from fastai.vision.augment import RandTransform
+    dls = _staying(synthetic, Where()); dl = dls.train
+    first = _pids(dl)
+    dl.bs = 8
+    assert [len(x) for x,_ in dl]==[8]*3 and not (second:=_pids(dl))&first
+    with dl.dataset.set_split_idx(1): third = _pids(dl)
+    assert not third&second
+    class Double(Transform):
+        order = 90
+        def encodes(self, o:AudioTensor): return o*2
+    quiet = torch.cat([x for x,_ in dls.valid])[...,4:]
+    dls.valid.after_item.add(Double())
+    assert torch.equal(torch.cat([x for x,_ in dls.valid])[...,4:], quiet*2)
+
+def test_workers_end_with_their_loader(synthetic):
+    import gc
+    dls = _staying(synthetic, Where())
+    list(dls.train)
+    ws = dls.train._pool[0]._workers
+    assert all(w.is_alive() for w in ws)
+    copy = pickle.loads(pickle.dumps(dls.train))
+    assert copy._pool is None and len(list(copy))==6
+    del dls; gc.collect()
+    for w in ws: w.join(10)
+    assert [w.exitcode for w in ws]==[0,0]  # told to end, not killed
+
+def test_no_workers_no_pool(synthetic):
+    df = pd.read_csv(next((synthetic/'meta').glob('*.csv'))).head(8)
+    dls = DataBlock(blocks=(AudioBlock(crop_signal_to=100),CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'),
+        splitter=IndexSplitter([0])).dataloaders(df, bs=4, num_workers=0, persistent_workers=True)
+    assert len(list(dls.train))==1 and dls.train._pool is None
