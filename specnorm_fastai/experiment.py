@@ -347,7 +347,7 @@ def experiment_dls(
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
     block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ColReader('path'), get_y=ColReader('label'),
                       splitter=IndexSplitter(np.flatnonzero(valid)), item_tfms=item_tfms, batch_tfms=tfms)
-    return block.dataloaders(df, bs=min(s['bs'], int((~valid).sum())), num_workers=workers, device=device)
+    return block.dataloaders(df, bs=min(s['bs'], int((~valid).sum())), num_workers=workers, persistent_workers=workers>0, device=device)
 
 def _parts(dl):
     "Batch transforms that draw nothing at random, and those that do"
