@@ -488,3 +488,9 @@ class AudioCache:
         except ValueError as e: return f"AudioCache: {e}"
         return (f"AudioCache: {i['clips']} clips, {i['bytes']/1e6:.1f} of at most {i['max_bytes']/1e6:.0f} MB, "
                 f"{i['hits']} hits and {i['misses']} misses in this process{', read-only' if i['readonly'] else ''}")
+
+def _as_cache(cache):
+    "An `AudioCache`, or the one in a folder; None stays None"
+    if isinstance(cache, (str,os.PathLike)): return AudioCache(cache)
+    if isinstance(cache, (AudioCache,type(None))): return cache
+    raise TypeError(f"cache: expected an AudioCache or its folder, got {type(cache).__name__}")

@@ -29,7 +29,7 @@ from torch.utils.data import get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .core import AudioSpectrogram,AudioTensor,_check_whole,_name,_whole_file,audio_extensions,get_audio_files
-from .cache import AudioCache
+from .cache import AudioCache,_as_cache
 from .features import _silence
 
 # %% ../nbs/50_data.ipynb #c2232090
@@ -324,9 +324,7 @@ class OpenAudio(Transform):
         force_mono:bool=False # With `cache`: mix the channels down?
     ):
         if cache is not None and (cache_folder is not None or root is not None): raise ValueError("cache: expected none beside cache_folder or root, for both say where the audio is")
-        if isinstance(cache, (str,os.PathLike)): cache = AudioCache(cache)
-        if not isinstance(cache, (AudioCache,type(None))): raise TypeError(f"cache: expected an AudioCache or its folder, got {type(cache).__name__}")
-        self.items,self.cache_folder,self.root,self.cache,self.how = items,cache_folder,root,cache,dict(sample_rate=sample_rate, force_mono=force_mono)
+        self.items,self.cache_folder,self.root,self.cache,self.how = items,cache_folder,root,_as_cache(cache),dict(sample_rate=sample_rate, force_mono=force_mono)
 
     def encodes(self, x:Path):
         if self.cache is not None: return self.cache.open(x, **self.how)

@@ -26,7 +26,7 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 
 from .augment import SignalMixUp,SpecAugment
-from .cache import AudioCache
+from .cache import _as_cache
 from .callback import AverageCrops
 from .core import audio_extensions,audio_info,get_audio_files
 from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
@@ -137,7 +137,7 @@ class AudioStore(OpenAudio):
     ):
         super().__init__()
         self.open,self.max_bytes,self.kept,self.used = PreprocessAudio(sample_rate),max_bytes,{},0
-        if cache is not None: self.open = partial((cache if isinstance(cache, AudioCache) else AudioCache(cache)).open, sample_rate=sample_rate)
+        if cache is not None: self.open = partial(_as_cache(cache).open, sample_rate=sample_rate)
     def fill(self,
         paths # Files to keep
     ): # This store

@@ -22,7 +22,7 @@ from fastcore.imports import in_notebook
 from fasttransform.transform import ItemTransform,Pipeline,Transform
 from torch.utils.data import get_worker_info
 
-from .cache import AudioCache
+from .cache import _as_cache
 from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
 from .fast import _kernels
 from .recorder import StatsRecorder,_grouped,_raise_bad,_reduced
@@ -188,7 +188,7 @@ def _opener(cache, tfms):
     from specnorm_fastai.data import DownmixMono,Resample
     tfms = [*tfms,None]
     rate = type(tfms[0]) is Resample and tfms[0].method=='soxr'
-    return partial((cache if isinstance(cache, AudioCache) else AudioCache(cache)).open, sample_rate=tfms[0].sr_new if rate else None, force_mono=type(tfms[int(rate)]) is DownmixMono)
+    return partial(_as_cache(cache).open, sample_rate=tfms[0].sr_new if rate else None, force_mono=type(tfms[int(rate)]) is DownmixMono)
 
 def _files_dl(files, tfms, workers=0, cache=None):
     if tfms is None: raise ValueError("tfms: expected the transforms from AudioTensor to AudioSpectrogram, such as [Resample(16000), AudioToSpec.from_cfg(cfg)], got None")
