@@ -7,8 +7,8 @@ __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'RemoveTyp
            'audio_item_tfms', 'ToStr', 'ToPath', 'OpenAudio', 'AudioBlock', 'AudioGetter', 'PreprocessAudio',
            'preprocess_audio_folder', 'audio_table', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
 
-# %% ../nbs/50_data.ipynb #c05ade69
-import json,math,os,random,tempfile,weakref
+# %% ../nbs/50_data.ipynb #ce2f63a1
+import gc,json,math,os,random,tempfile,weakref
 from enum import Enum
 from functools import lru_cache
 from numbers import Real
@@ -235,15 +235,24 @@ class PadAudio(Transform):
         if k and o.silent is not None: res.silent = F.pad(o.silent, (0,k))
         return res
 
-# %% ../nbs/50_data.ipynb #cd241b72
-def _end(it, pid):
-    if os.getpid()==pid: it._shutdown_workers()
+# %% ../nbs/50_data.ipynb #c5acfac6
+class _Pool(_MultiProcessingDataLoaderIter):
+    "Worker processes, which only the process that started them may end, and that know nothing of their loader here, so that it can go"
+    def __init__(self, loader):
+        self.pid = os.getpid()
+        super().__init__(loader)
+        self._dataset = self._collate_fn = None
+    def _shutdown_workers(self):
+        if os.getpid()==self.pid: super()._shutdown_workers()
+    def alive(self): return os.getpid()==self.pid and all(w.is_alive() for w in self._workers)
+
+_pools = weakref.WeakSet()
 
 class AudioDL(TfmdDL):
     "A `TfmdDL` whose worker processes stay for the next epoch, where `persistent_workers=True` is among the arguments"
-    _pool,_orders = None,None
+    _kept,_orders = None,None
 
-    def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='_pool'}
+    def __getstate__(self): return {k:v for k,v in self.__dict__.items() if k!='_kept'}
 
     def sample(self):
         if self._orders is not None and (info:=get_worker_info()) is not None:
@@ -253,35 +262,44 @@ class AudioDL(TfmdDL):
 
     def _setting(self, n):
         "What workers know from the time of their start"
-        pipes = (self.after_item, self.before_batch, *(getattr(t, 'tfms', None) for t in (self.dataset, *getattr(self.dataset, 'tls', ()))))
-        return (n, self.bs, self.drop_last, self.fake_l.num_workers, self.dataset, getattr(self.dataset, 'split_idx', None), *(f for p in pipes if isinstance(p, Pipeline) for f in p.fs))
+        parts = self.dataset,*getattr(self.dataset, 'tls', ())
+        pipes = [self.after_item, self.before_batch, *(getattr(o, 'tfms', None) for o in parts)]
+        return (n, self.bs, self.drop_last, self.fake_l.num_workers, getattr(self.dataset, 'split_idx', None), *parts, *(getattr(o, 'items', None) for o in parts[1:]),
+                *(self.__dict__.get(k) for k in self._methods if not isinstance(self.__dict__.get(k), Pipeline)), *(f for p in pipes if isinstance(p, Pipeline) for f in p.fs))
+
+    def _resumed(self, idxs, now):
+        "The processes of the last epoch at work on these items; None where there are none, or they don't fit"
+        (pool,orders,known,end),self._kept = self._kept or (None,)*4,None  # as long as it is in use, nobody else may
+        if pool is None or pool.pid!=os.getpid(): return
+        if pool.alive() and len(known)==len(now) and all(a is b or (isinstance(a, int) and a==b) for a,b in zip(known, now)):
+            orders[0],orders[1:] = torch.empty((), dtype=torch.int64).random_(generator=self.fake_l.generator),torch.as_tensor(idxs)  # drawn as for new ones
+            try: pool._reset(self.fake_l); return pool,orders,now,end
+            except (RuntimeError,OSError,EOFError): pass  # they were about to end, as Ctrl-C has them do
+        end()
+
+    def _started(self, idxs, now):
+        if len(_pools): gc.collect()  # those of loaders that are gone, which new processes would inherit
+        self._orders = torch.cat([torch.tensor([-1]), torch.as_tensor(idxs)]).share_memory_()
+        try:
+            pool = _Pool(self.fake_l)
+            _pools.add(pool)
+            return pool,self._orders,now,weakref.finalize(self, pool._shutdown_workers)
+        finally: self._orders = None
 
     def _from_workers(self, idxs):
         "Batches from the processes of the last epoch where they are alive and up to date, otherwise from new ones"
-        now,(it,known,orders,end) = self._setting(len(idxs)),self._pool or (None,(),None,None)
-        self._pool = None  # as long as it is in use, nobody else may
-        same = len(known)==len(now) and all(a is b or (isinstance(a, int) and a==b) for a,b in zip(known, now))
-        if again := same and all(w.is_alive() for w in it._workers):
-            orders[0] = torch.empty((), dtype=torch.int64).random_(generator=self.fake_l.generator)  # drawn as for new ones
-        else:
-            if end: end()
-            orders = torch.full((len(idxs)+1,), -1, dtype=torch.int64).share_memory_()
-        orders[1:] = torch.as_tensor(idxs)
-        if not again:
-            self._orders = orders  # for the new processes
-            try: it = _MultiProcessingDataLoaderIter(self.fake_l)
-            finally: self._orders = None
-            it._dataset = it._collate_fn = None  # of this loader, which `end` must not keep alive
-            end = weakref.finalize(self, _end, it, os.getpid())
-        good = False
+        if not all(isinstance(i, (int,np.integer)) for i in idxs):  # what a `get_idxs` of one's own may give
+            self._DataLoader__idxs = idxs
+            return (yield from _Pool(self.fake_l))
+        now = self._setting(len(idxs))
+        kept,good = self._resumed(idxs, now) or self._started(idxs, now),False
         try:
-            if again: it._reset(self.fake_l)
-            yield from it
+            yield from kept[0]
             good = True
         except GeneratorExit: good = True; raise
         finally:
-            if good and self._pool is None: self._pool = it,now,orders,end
-            else: end()
+            if good and self._kept is None: self._kept = kept
+            else: kept[-1]()
 
     def __iter__(self):
         if not (self.fake_l.persistent_workers and self.fake_l.num_workers and self.indexed and self.n): return (yield from super().__iter__())

@@ -730,7 +730,7 @@ def test_killed_between_epochs(synthetic):
     import signal
     dl = _staying(synthetic, Where()).train
     first = _pids(dl)
-    for w in dl._pool[0]._workers: os.kill(w.pid, signal.SIGKILL); w.join()
+    for w in dl._kept[0]._workers: os.kill(w.pid, signal.SIGKILL); w.join()
     assert len(list(dl))==6 and not _pids(dl)&first
 
 def test_what_is_replaced_reaches_the_workers(synthetic):
@@ -752,10 +752,10 @@ def test_workers_end_with_their_loader(synthetic):
     import gc
     dls = _staying(synthetic, Where())
     list(dls.train)
-    ws = dls.train._pool[0]._workers
+    ws = dls.train._kept[0]._workers
     assert all(w.is_alive() for w in ws)
     copy = pickle.loads(pickle.dumps(dls.train))
-    assert copy._pool is None and len(list(copy))==6
+    assert copy._kept is None and len(list(copy))==6
     del dls; gc.collect()
     for w in ws: w.join(10)
     assert [w.exitcode for w in ws]==[0,0]  # told to end, not killed
@@ -764,4 +764,56 @@ def test_no_workers_no_pool(synthetic):
     df = pd.read_csv(next((synthetic/'meta').glob('*.csv'))).head(8)
     dls = DataBlock(blocks=(AudioBlock(crop_signal_to=100),CategoryBlock), get_x=ColReader('filename', pref=synthetic/'audio'), get_y=ColReader('category'),
         splitter=IndexSplitter([0])).dataloaders(df, bs=4, num_workers=0, persistent_workers=True)
-    assert len(list(dls.train))==1 and dls.train._pool is None
+    assert len(list(dls.train))==1 and dls.train._kept is None
+
+def test_loaders_that_are_gone_leave_no_processes(synthetic):
+    import gc,multiprocessing as mp
+    gc.collect()
+    before = len(mp.active_children())
+    for i in range(6):
+        dls = _staying(synthetic, Where())
+        list(dls.train); list(dls.valid)
+        assert len(mp.active_children())-before<=8  # these, and at most those of the loop before
+    del dls; gc.collect()
+    assert len(mp.active_children())==before
+
+def test_workers_that_are_about_to_end_are_replaced(synthetic):
+    import signal
+    dl = _staying(synthetic, Where()).train
+    for _ in range(5):
+        for b in dl: break
+        for w in dl._kept[0]._workers: os.kill(w.pid, signal.SIGINT)  # what Ctrl-C does to them
+        assert [len(x) for x,_ in dl]==[4]*6
+
+def _in_a_fork(dl, q):
+    q.put([len(x) for x,_ in dl])
+    dl.bs = 8
+    q.put([len(x) for x,_ in dl])
+
+def test_a_forked_process_starts_workers_of_its_own(synthetic):
+    import multiprocessing as mp
+    dl = _staying(synthetic, Where()).train
+    first,q = _pids(dl),mp.get_context('fork').SimpleQueue()
+    p = mp.get_context('fork').Process(target=_in_a_fork, args=(dl,q)); p.start()
+    assert q.get()==[4]*6 and q.get()==[8]*3
+    p.join(60)
+    assert p.exitcode==0 and _pids(dl)==first
+
+def test_items_and_functions_that_are_replaced_reach_the_workers(synthetic):
+    dl = _staying(synthetic, Where()).valid
+    first = [x for x,_ in dl][0][...,4:]
+    tl = dl.dataset.tls[0]
+    tl.items = tl.items.iloc[::-1]
+    assert torch.equal([x for x,_ in dl][0][...,4:], first.flip(0))
+    dl.wif = lambda: torch.manual_seed(7)
+    pids = _pids(dl)
+    assert _pids(dl)==pids
+    dl.create_batch = lambda b: type(dl).create_batch(dl, b[:1])
+    assert [len(x) for x,_ in dl]==[1] and _pids(dl)!=pids
+
+def test_any_get_idxs(synthetic):
+    class Named(type(_staying(synthetic).train)):
+        def get_idxs(self): return [f'no {i}' for i in range(8)]
+        def create_item(self, s): return AudioTensor(torch.full((1,5), float(s[3:])), sr=16000)
+    dl = Named(list(range(8)), bs=4, num_workers=2, persistent_workers=True, do_setup=False)
+    for _ in range(2): assert [x[:,0,0].tolist() for x in dl]==[[0,1,2,3],[4,5,6,7]]
