@@ -53,8 +53,8 @@ def _name_of(o):
     return re.sub(r' object at 0x[0-9a-f]+|(?<=function )(\w+) at 0x[0-9a-f]+', r'\1', s)
 
 def _anno(o):
-    if o is empty or o is None: return ''
-    return o if isinstance(o, str) else inspect.formatannotation(o).replace('typing.', '')
+    if o is empty or o in (None, type(None)): return ''  # a default of None tells no type
+    return re.sub(r'\b(?:[A-Za-z_]\w*\.)+(?=\w)', '', o if isinstance(o, str) else inspect.formatannotation(o))
 
 class _Value(str): __repr__ = str.__str__
 
@@ -380,7 +380,9 @@ class Site:
             if to and to.page!=page and k[1].islower() and k[1].isalpha() and not k[2]: return m[0]  # a plain word, such as `stats`, means more often something else
             if not to: return m[0]
             return f'<a class="sym" href="{relpath(to.page[:-3]+".html", dirname(page) or ".")}#{to.anchor}">{m[0]}</a>'
-        s = re.sub(r'<(?P<tag>a|pre|h\d|summary)\b.*?</(?P=tag)>|<td><code>[^<]*</code></td>(?=\s*<td>.*?</tr>)|<code>(?P<code>[^<]*)</code>', link, s, flags=re.S)
+        s = re.sub(r'<(?P<tag>a|pre|h\d|summary)\b.*?</(?P=tag)>|<tr>\s*<td><code>[^<]*</code></td>|<code>(?P<code>[^<]*)</code>', link, s, flags=re.S)
+        s = s.replace('<details class="code">', '<details class="code" data-search-exclude>')
+        s = re.sub(r'<div class="(?=[^"]*\bhighlight")', '<div data-search-exclude class="', s)  # the index holds words and names, not code
         s = re.sub(r'<p>stash-([0-9a-f]{16})</p>', lambda m: self.raw[m[1]], s)
         return s
 
@@ -392,7 +394,7 @@ def config(site, dest):
         copyright='Apache-2.0', nav=site.nav(), extra_css=['styles.css'],
         theme=dict(name='material', font=False, palette=palette, icon=dict(logo='material/waveform'),
             features='navigation.tabs navigation.top navigation.tracking navigation.indexes navigation.footer toc.follow search.highlight search.suggest content.code.copy content.tooltips'.split()),
-        plugins=[dict(search=dict(lang='en', separator=r'[\s\-,:!=\[\]()"`/.]+|(?!\b)(?=[A-Z][a-z])'))],
+        plugins=[dict(search=dict(lang='en', separator=r'[\s\-,:!=\[\]()"`/.]+'))],
         extra=dict(generator=False, social=[dict(icon='fontawesome/brands/github', link=site.cfg.git_url, name='Repository')]),
         validation=dict(nav=dict(omitted_files='ignore', not_found='warn'), links=dict(not_found='warn', anchors='ignore', absolute_links='warn', unrecognized_links='warn')),
         markdown_extensions=['admonition','attr_list','md_in_html','tables','sane_lists',dict(toc=dict(permalink='#', permalink_title='Link to here', toc_depth=4)),'pymdownx.details',
