@@ -76,7 +76,7 @@ class Symbol:
     "A public name: where it is told of, and what it is"
     def __init__(self, mod, name, obj, node, line, owner=None, level=3):
         self.mod,self.name,self.obj,self.node,self.line,self.owner,self.level = mod,name,obj,node,line,owner,level
-        self.anchor = name.lower()
+        self.cases,self.anchor = [node],name.lower()
         self.page = mod+'.md'
 
     @property
@@ -101,9 +101,16 @@ class Symbol:
         if self.kind=='value': return ''
         return inspect.cleandoc(ast.get_docstring(self.node) or (inspect.getdoc(self.obj) if self.kind!='class' else '') or '')
 
+    @property
+    def dispatched(self):
+        "The cases that are ours of a function of fastai's, which chooses by type: a line each; else ''"
+        if not type(self.obj).__module__.startswith('plum') or self.owner: return ''
+        return '\n'.join(f'{self.name}({ast.unparse(o.args)})' for o in self.cases)
+
     def sig(self):
         "The signature, or None where Python can tell none"
         if self.kind in ('value','property'): return None
+        if self.dispatched: return self.dispatched
         f = self.func
         try:
             if self.kind=='class':
@@ -115,14 +122,14 @@ class Symbol:
 
     def params(self):
         "name -> dict of anno, default, docment"
-        if self.kind in ('value','property'): return {}
+        if self.kind in ('value','property') or self.dispatched: return {}
         f = self.func
         if self.kind=='class':
             if _is_enum(f): return {}
             f = next((k.__dict__[n] for k in f.__mro__ for n in ('__init__','__new__') if n in k.__dict__ and k.__module__.startswith('specnorm_fastai')), None)
             if f is None: return {}
             f = getattr(f, '__func__', f)
-        try: d = docments(f, full=True)
+        try: d = docments(f, full=True, args_kwargs=True)
         except Exception as e: raise RuntimeError(f"{self.mod}.{self.name}: its docments cannot be read: {type(e).__name__}: {e}") from e
         return {k:v for k,v in d.items() if k not in ('self','cls')}
 
@@ -142,7 +149,7 @@ def _tops(text):
                     if isinstance(e, ast.Name): yield e.id,o
 
 # what the methods of these names do is told by the classes of fastai, torch and Python whose protocol they are
-protocol = set('encodes decodes setups forward backward before_call before_fit after_fit before_epoch after_epoch before_train after_train before_validate after_validate before_batch after_batch before_step after_step after_pred after_loss after_cancel_fit'.split())
+protocol = set('encodes decodes setups forward backward before_call before_fit after_fit before_epoch after_epoch before_train after_train before_validate after_validate before_batch after_batch before_step after_step after_pred after_loss after_cancel_fit after_cancel_batch name'.split())
 
 def symbols(lib='specnorm_fastai'):
     "Every public name by module: {module: {name: Symbol}}, methods as `Class.name`"
@@ -155,7 +162,7 @@ def symbols(lib='specnorm_fastai'):
             own,_,m = n.rpartition('.')
             if m.startswith('_') or own and own not in here and own not in mod.__all__: continue
             if not own and n not in mod.__all__: continue
-            if n in here: continue  # further cases of a dispatched function
+            if n in here: here[n].cases.append(node); continue
             obj = inspect.getattr_static(getattr(mod, own), m) if own else getattr(mod, n)
             here[n] = Symbol(fn.stem, n, obj, node, node.lineno, own or None, 3)
             if isinstance(node, ast.ClassDef):
@@ -174,6 +181,8 @@ def symbols(lib='specnorm_fastai'):
     return res
 
 # ---- pages
+
+_stars = dict(VAR_POSITIONAL='*', VAR_KEYWORD='**')
 
 class Site:
     "Markdown pages, pictures and the navigation; `problems` says what is wrong"
@@ -306,7 +315,7 @@ class Site:
 
     def table(self, s):
         d = s.params(); ret = d.pop('return', None)
-        rows = [(f'`{k}`', _anno(v['anno']), '' if v['default'] is empty else _name_of(v['default']), v['docment'] or '') for k,v in d.items() if k not in ('args','kwargs') or v['docment']]
+        rows = [(f'`{_stars.get(getattr(v["kind"], "name", ""), "")}{k}`', _anno(v['anno']), '' if v['default'] is empty else _name_of(v['default']), v['docment'] or '') for k,v in d.items() if v['docment'] or getattr(v['kind'], 'name', '') not in ('VAR_POSITIONAL','VAR_KEYWORD')]
         if not any(r[3] for r in rows) and not (ret and ret['docment']): return ''
         if ret and ret['docment']: rows.append(('*returns*', _anno(ret['anno']), '', ret['docment']))
         rows = [(n, t and _code(t), df and _code(df), m.replace('\n',' ')) for n,t,df,m in rows]
