@@ -78,6 +78,7 @@ def test_names_in_text_lead_to_their_entries_and_formulas_are_mathml(site):
     page = (site/'transforms.html').read_text()
     assert re.search(r'<a class="sym" href="core.html#audiospectrogram"><code>AudioSpectrogram</code></a>', page)
     assert 'class="sym" href="../stats.html#collect_stats"' in (site/'tutorials'/'normalizing_spectrograms.html').read_text()
+    assert 'mask: expected one of ..., got ...' in page  # what it raises, from the code
     assert '<math' in (site/'recorder.html').read_text() and not [p for p in _pages(site) if 'class="arithmatex"' in (site/p).read_text()]
 
 def test_each_page_in_a_browser(site, url):

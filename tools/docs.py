@@ -3,7 +3,7 @@
     python tools/docs.py            build; exit 1 where a link, an anchor or a picture leads nowhere
     python tools/docs.py --serve    build, then serve it on http://127.0.0.1:8000
 """
-import argparse,ast,base64,functools,hashlib,html,inspect,json,logging,os,re,shutil,sys,time,warnings
+import argparse,ast,base64,functools,hashlib,html,inspect,json,logging,re,shutil,sys,time,types,warnings
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -48,13 +48,22 @@ def _pipe(s):
 def _name_of(o):
     "A value in a signature, short"
     if o is empty: return ''
-    if inspect.isroutine(o) or inspect.isclass(o): return getattr(o, '__qualname__', repr(o))
+    if inspect.isroutine(o) or inspect.isclass(o):
+        n = getattr(o, '__qualname__', repr(o))
+        return o.__name__ if n.startswith('_') else n
     s = repr(o)
     return re.sub(r' object at 0x[0-9a-f]+|(?<=function )(\w+) at 0x[0-9a-f]+', r'\1', s)
 
 def _anno(o):
-    if o is empty or o in (None, type(None)): return ''  # a default of None tells no type
+    if o is empty or o in (None, type(None), types.FunctionType, types.BuiltinFunctionType): return ''  # taken from a default, which tells no type
     return re.sub(r'\b(?:[A-Za-z_]\w*\.)+(?=\w)', '', o if isinstance(o, str) else inspect.formatannotation(o))
+
+def _words(node):
+    "The text of a message in the code; what is computed is `...`"
+    if isinstance(node, ast.Constant): return str(node.value)
+    if isinstance(node, ast.JoinedStr): return ''.join(_words(v) for v in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add): return _words(node.left)+_words(node.right)
+    return '...'
 
 class _Value(str): __repr__ = str.__str__
 
@@ -119,6 +128,18 @@ class Symbol:
                 return signature(self.name, getattr(g, '__func__', g), skip=1)
             return signature(self.name, f, skip=1 if self.owner and self.kind!='static method' else 0)
         except (TypeError,ValueError): return f'{self.name}({ast.unparse(self.node.args)})' if self.kind!='class' else None
+
+    def errors(self):
+        "What it raises itself, as (class, message), where `...` stands for what came"
+        nodes = [self.node]
+        if self.kind=='value': return []
+        if self.kind=='class': nodes = [o for o in self.node.body if isinstance(o, ast.FunctionDef) and o.name in ('__init__','__new__')]
+        if len(self.cases)>1: nodes = self.cases
+        res = {}
+        for o in (o for n in nodes for o in ast.walk(n)):
+            if not isinstance(o, ast.Raise) or not isinstance(o.exc, ast.Call) or not isinstance(o.exc.func, ast.Name) or not o.exc.args: continue
+            if (m:=_words(o.exc.args[0])).strip(' .'): res[o.exc.func.id,html.escape(m, quote=False).replace('\n', ' ').replace('|', '&#124;')] = None
+        return list(res)
 
     def params(self):
         "name -> dict of anno, default, docment"
@@ -241,7 +262,8 @@ class Site:
     def notebook(self, path):
         src = path.relative_to(root).as_posix()
         page,parts,self._n,heading = self.pages[src],[],0,path.stem
-        mod = self.nbs.get(path); told = set()
+        mod,told = self.nbs.get(path),set()
+        if mod not in self.syms: mod = None
         for c in read_nb(path).cells:
             if not c.source.strip() or c.cell_type=='raw' or c.has_directive('default_exp'): continue
             if any(c.directive(o) in ('','true') for o in ('hide',)) and not c.has_directive('export'): continue
@@ -310,7 +332,8 @@ class Site:
         elif sig:=s.sig(): out.append(_fence(sig, 'python'))
         if s.doc: out.append(s.doc)
         if s.kind=='class' and (bases:=[b for b in s.node.bases]): out.append('Bases: '+', '.join(_code(ast.unparse(b)) for b in bases))
-        if t:=self.table(s): out.append(t)
+        if t:=self.table(s): out.append(f'<div class="params" markdown="1">\n\n{t}\n\n</div>')
+        if (es:=s.errors()): out.append('Errors:\n{ .errors }\n\n'+'\n'.join(f'- `{k}`: {m}' for k,m in es))
         return '\n\n'.join(out)
 
     def table(self, s):
@@ -386,10 +409,10 @@ class Site:
             if not m['code']: return m[0]
             k = _call.fullmatch(html.unescape(m['code']))
             to = k and (self.syms.get(Path(page).stem, {}).get(k[1]) or self.by_name.get(k[1]))
-            if to and to.page!=page and k[1].islower() and k[1].isalpha() and not k[2]: return m[0]  # a plain word, such as `stats`, means more often something else
+            if to and to.page!=page and k[1].islower() and k[1].isalpha() and not k[2] and (page!='index.md' or to.mod=='cli'): return m[0]  # a plain word, such as `stats`, means more often something else
             if not to: return m[0]
             return f'<a class="sym" href="{relpath(to.page[:-3]+".html", dirname(page) or ".")}#{to.anchor}">{m[0]}</a>'
-        s = re.sub(r'<(?P<tag>a|pre|h\d|summary)\b.*?</(?P=tag)>|<tr>\s*<td><code>[^<]*</code></td>|<code>(?P<code>[^<]*)</code>', link, s, flags=re.S)
+        s = re.sub(r'<(?P<tag>a|pre|h\d|summary)(?=[\s>]).*?</(?P=tag)>|<tr>\s*<td><code>[^<]*</code></td>|<code>(?P<code>[^<]*)</code>', link, s, flags=re.S)
         s = s.replace('<details class="code">', '<details class="code" data-search-exclude>')
         s = re.sub(r'<div class="(?=[^"]*\bhighlight")', '<div data-search-exclude class="', s)  # the index holds words and names, not code
         s = re.sub(r'<p>stash-([0-9a-f]{16})</p>', lambda m: self.raw[m[1]], s)
@@ -443,10 +466,8 @@ def check(dest):
             elif u.fragment and fn in pages and unquote(u.fragment) not in pages[fn].ids: bad.append(f'{n}: {to}: no such anchor')
     return bad
 
-def build(dest=root/'_docs', stage=root/'_proc'/'site', quiet=True):
+def build(dest=root/'_docs', stage=root/'_proc'/'site'):
     "Make the site in `dest`; a list of problems"
-    warnings.filterwarnings('ignore')
-    os.environ.setdefault('NO_MKDOCS_2_WARNING', '1'); os.environ.setdefault('DISABLE_MKDOCS_2_WARNING', 'true')
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
@@ -475,6 +496,7 @@ def main():
     p.add_argument('--serve', action='store_true', help='serve it on 127.0.0.1 afterwards')
     p.add_argument('--port', type=int, default=8000)
     a = p.parse_args(); t = time.time()
+    warnings.filterwarnings('ignore')
     bad = build(Path(a.dest).resolve())
     if bad: sys.exit('\n'.join(bad)+f'\n{len(bad)} problem{"s"[:len(bad)>1]}')
     print(f'{a.dest}: {len(list(Path(a.dest).rglob("*.html")))} pages in {time.time()-t:.0f} s. {"" if a.serve else "Look at them: make docs ARGS=--serve"}')
