@@ -38,6 +38,9 @@ bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--onl
 clean-nbs: $(STAMP) ## strip the notebooks of what changes from run to run (outputs stay)
 	@$(RUN) $(BIN)/nbdev-clean
 
+docs: $(STAMP) ## the site, into _docs/, half a minute; ARGS=--serve shows it on http://127.0.0.1:8000
+	@$(TEST) $(BIN)/python tools/docs.py $(ARGS)
+
 readme: $(STAMP) ## nbs/index.ipynb to README.md
 	@$(RUN) $(BIN)/python tools/readme.py
 
@@ -45,7 +48,7 @@ $(STAMP): constraints.txt settings.ini setup.py pyproject.toml
 	@echo "Installing into $(VENV), with the versions of constraints.txt: 2 to 4 minutes and about 6 GB the first time"
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,torchaudio]'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,docs,torchaudio]'
 	@touch $@
 
-.PHONY: help compare test install bench export clean-nbs readme
+.PHONY: help compare test install bench export clean-nbs docs readme

@@ -170,7 +170,7 @@ def add_noise_(
     min_level:float, # Lowest standard deviation of the noise, in units of the item: see `relative_to`
     max_level:float, # Highest, in the same units
     p:float=1., # Probability for each item
-    lengths:Tensor=None, # Real samples or frames of each item; None: all
+    lengths:Tensor=None, # Real samples or frames of each item, (batch,); None: all
     relative_to:str='std', # The unit: an item's standard deviation over its real part, 'std', or its mean absolute value, 'mean'
     generator:torch.Generator=None # Where the draws come from; None: torch's global one on the CPU
 )->Tensor: # Like `x`
@@ -231,7 +231,7 @@ def _shift(sig, s, fill=0, lengths=None, roll=False):
     return res if lengths is None else torch.where(i<ln, res, sig)
 
 def shift_signal(
-    t:Tensor, # Any tensor, time last; it is not changed
+    t:Tensor, # Any shape, time last; it is not changed
     shift:int, # Samples or frames to the right; negative: to the left
     roll:bool # Put what moves out at one end in at the other? Else zeros
 )->Tensor: # Like `t`
@@ -702,8 +702,11 @@ class Delta(SpectrogramTransform):
         _check_width(width)
         store_attr()
         super().__init__()
-    def values(self, x, lengths=None):
-        "Of plain values, (..., channel, freq, time), those of all channels"
+    def values(self,
+        x:Tensor, # Values, (..., channel, freq, time)
+        lengths:Tensor=None # Real frames of each item, shape of the batch dims; None: all
+    )->Tensor: # (..., 3*channel, freq, time)
+        "Of plain values those of all channels"
         return torch.stack([x, *(delta(x, self.width, k, 'interp', lengths) for k in (1,2))], -3).flatten(-4, -3)
     def encodes(self, x:AudioSpectrogram):
         _flat(x)
@@ -720,8 +723,11 @@ class DeltaGPU(SpectrogramTransform):
         if mode not in _edges: raise ValueError(f"mode: expected one of {list(_edges)}, got {mode!r}")
         store_attr()
         super().__init__()
-    def values(self, x, lengths=None):
-        "Of plain values, (..., channel, freq, time), those of all channels"
+    def values(self,
+        x:Tensor, # Values, (..., channel, freq, time)
+        lengths:Tensor=None # Real frames of each item, shape of the batch dims; None: all
+    )->Tensor: # (..., 3*channel, freq, time)
+        "Of plain values those of all channels"
         d = delta(x, self.width, 1, self.mode, lengths)
         return torch.cat([x, d, delta(d, self.width, 1, self.mode, lengths)], -3)
     def encodes(self, x:AudioSpectrogram):

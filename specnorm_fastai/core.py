@@ -46,7 +46,9 @@ def axes_name(axes:tuple): # Dims, as of `as_axes`; their name in `stat_axes`, o
     "How to call axes"
     return next((k for k,v in stat_axes.items() if v==axes), axes)
 
-def span(x:Tensor)->str: # A number, or the lowest and the highest
+def span(
+    x:Tensor # Any shape
+)->str: # A number, or the lowest and the highest
     "A statistic in a few words"
     return f'{x.item():.4g}' if x.numel()==1 else f'{x.min():.4g} to {x.max():.4g}'
 
@@ -660,11 +662,13 @@ def _grid(samples, ctxs, max_n, nrows, ncols, figsize, size):
 
 @dispatch
 def show_batch(x:AudioTensor, y, samples, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None, **kwargs):
+    "The waveforms of a batch, each under its label"
     ctxs = _grid(samples, ctxs, max_n, nrows, ncols, figsize, (4,2.2))
     return get_show_batch_func(object)(x, y, samples, ctxs=ctxs, max_n=max_n, hear=False, **kwargs)
 
 @dispatch
 def show_batch(x:AudioSpectrogram, y, samples, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None, **kwargs):
+    "The spectrograms of a batch, each under its label"
     ctxs = _grid(samples, ctxs, max_n, nrows, ncols, figsize, (4.2,2.8))
     return get_show_batch_func(object)(x, y, samples, ctxs=ctxs, max_n=max_n, **kwargs)
 
@@ -678,17 +682,20 @@ def _show_results(samples, outs, ctxs, max_n, **kwargs):
 
 @dispatch
 def show_results(x:AudioTensor, y, samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None, **kwargs):
+    "Waveforms, each under its target and, green or red, its prediction"
     ctxs = _grid(samples, ctxs, max_n, nrows, ncols, figsize, (4,2.6))
     return _show_results(samples, outs, ctxs, max_n, hear=False, **kwargs)
 
 @dispatch
 def show_results(x:AudioSpectrogram, y, samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None, **kwargs):
+    "Spectrograms, each under its target and, green or red, its prediction"
     ctxs = _grid(samples, ctxs, max_n, nrows, ncols, figsize, (4.2,3.2))
     return _show_results(samples, outs, ctxs, max_n, **kwargs)
 
 # %% ../nbs/00_core.ipynb #cfb85914
 @dispatch
 def plot_top_losses(x:AudioSpectrogram, y, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
+    "Spectrograms of the largest losses, with prediction, its probability, target and loss"
     ctxs = _grid(samples, None, len(samples), nrows, ncols, figsize, (4.2,3.2))
     for ctx,s,o,raw,loss in zip(ctxs, samples, outs, raws, losses):
         s[0].show(ctx=ctx, **kwargs)

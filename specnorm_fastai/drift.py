@@ -243,7 +243,7 @@ class DriftMonitor(Callback):
     def _empty(self): return StatsRecorder((0,3), quantiles=self.reference._extra is not None, groups=max(len(self.reference._table[0]), 2), on_bad='skip')
 
     def update(self,
-        x:AudioSpectrogram, # Spectrograms before normalization, an item or a batch
+        x:AudioSpectrogram, # Spectrograms before normalization, (channel, freq, time) or (batch, channel, freq, time)
         groups=None # Whole number of each item: equal where clips depend on each other
     ): # A `Drift` where a window is full, else None
         "Take in a batch; at the end of a window, compare"

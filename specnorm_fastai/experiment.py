@@ -326,7 +326,7 @@ _centring = (SpecNormalize,ItemNormalize,SlidingNormalize,ASTNormalize)
 
 def experiment_dls(
     df:pd.DataFrame, # Of `read_table`
-    valid:np.ndarray, # True for the clips to validate on
+    valid:np.ndarray, # True for the clips to validate on, bool, (clip,)
     norm=None, # The normalization: a transform or several, as of `way_tfms`; None: none
     settings:dict=None, # Of `experiment_settings`
     store:AudioStore=None, # Waveforms in memory; None: files are read each time
@@ -401,7 +401,7 @@ def _is_fixed(df, s, store):
 
 def train_run(
     df:pd.DataFrame, # Of `read_table`
-    valid:np.ndarray, # True for the clips to validate on
+    valid:np.ndarray, # True for the clips to validate on, bool, (clip,)
     norm=None, # Transforms of `way_tfms`
     seed:int=0, # Of the weights, of the order of the clips and of all that is drawn
     settings:dict=None, # Of `experiment_settings`

@@ -33,7 +33,7 @@ def _plain(x):
             and not (x.requires_grad and torch.is_grad_enabled()) and not x.is_neg() and not torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 def compiled(
-    *xs:Tensor, # Tensors that it shall work on; the first is the largest
+    *xs:Tensor, # Tensors of any shape that it shall work on; the first is the largest
     least:int=None # Elements that make it worth it; None: 32768
 ): # The module `kernels`, or None
     "The compiled kernels, where they can work on these tensors"

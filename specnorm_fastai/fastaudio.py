@@ -40,7 +40,7 @@ test_audio_tensor.__test__ = False
 # %% ../nbs/57_fastaudio.ipynb #c723eacb
 def apply_transform(
     transform, # A transform or function
-    inp:Tensor # Its input, left as it is
+    inp:Tensor # Its input, any shape, left as it is
 )->tuple: # A copy of `inp`, and the output
     "Input and output of a transform; a random one acts as in training, at its own probability"
     kwargs = dict(split_idx=0) if isinstance(transform, RandTransform) else {}

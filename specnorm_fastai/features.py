@@ -276,8 +276,11 @@ class DynamicRangeCompression(Transform):
     ):
         if not (C>0 and clip_val>0): raise ValueError(f"C, clip_val: expected above 0, got {C!r} and {clip_val!r}")
         self.C,self.clip_val = C,clip_val
-    def values(self, x, lengths=None):
-        "Of plain values, any shape"
+    def values(self,
+        x, # Magnitudes or power, any shape
+        lengths=None # Not needed: each value is dealt with by itself
+    ): # Like `x`
+        "Of plain values those after compression"
         return dynamic_range_compression_torch(x, self.C, self.clip_val)
     def encodes(self, x:AudioSpectrogram):
         if x.units not in ('power','magnitude',''): raise ValueError(f"DynamicRangeCompression: expected power or magnitudes, got {x.units}")

@@ -391,7 +391,7 @@ def power_law(
     return x.clamp(min=torch.finfo(x.dtype).tiny).pow(exponent).masked_fill(x<=0, 0.)  # the gradient at 0 would be infinite
 
 def from_power_law(
-    x:Tensor, # As `power_law` gives it
+    x:Tensor, # As `power_law` gives it, any shape
     exponent:float=1/3 # As it was given to `power_law`
 )->Tensor: # Power or magnitude
     "Inverse of `power_law`"
@@ -446,9 +446,9 @@ def normalize(
     return ((x-m)/s).to(x.dtype) if res is None else res
 
 def denormalize(
-    x:Tensor, # Normalized values
-    mean:Tensor, # As it was given to `normalize`
-    std:Tensor # As it was given to `normalize`
+    x:Tensor, # Normalized values, any shape
+    mean:Tensor, # As it was given to `normalize`: a number, or what broadcasts against `x`
+    std:Tensor # Like `mean`
 )->Tensor: # Like `x`
     "`x * std + mean`, the inverse of `normalize`"
     m,s = _stats_like(x, mean, std)

@@ -66,7 +66,16 @@ def _moments(x, mask, n):
     return p+s/n,0. if q<0 else q
 
 @_exact
-def row_moments(x, mask, count, rows, mean, m2, first, last):
+def row_moments(
+    x, # Values, (item*rows, time), float32 or float64
+    mask, # True for the frames that count, bool, (item, time); None: all
+    count, # Frames that count of each item, (item,)
+    rows, # Rows of an item: its channels times their frequencies
+    mean, # To here: means, float64, (item*rows,)
+    m2, # To here: sums of squared deviations, float64, (item*rows,)
+    first, # First row of the part
+    last # The one behind its last
+):
     "Mean and sum of squared deviations of each row of `x` (item*rows, time), over the `count` (item,) frames of `mask` (item, time), or None"
     for r in range(first, last):
         i = r//rows
@@ -80,7 +89,15 @@ def _merged(n, mean, m2, k, mean2, m22):
     return mean+d*w,m2+m22+d*d*n*w
 
 @_exact
-def merge_rows(count, mean, m2, group, n, mu, ss):
+def merge_rows(
+    count, # Frames of each item, (item,)
+    mean, # Their means, (item, row)
+    m2, # Their sums of squared deviations, (item, row)
+    group, # Which group each item belongs to, int, (item,)
+    n, # Frames of the groups so far, float64, (group,), changed in place
+    mu, # Their means, float64, (group, row), changed in place
+    ss # Their sums of squared deviations, float64, (group, row), changed in place
+):
     "Merge count (item,), mean and m2 (item, row) into n (group,), mu and ss (group, row), in place"
     for i in range(len(count)):
         k,g = count[i],group[i]
@@ -89,7 +106,17 @@ def merge_rows(count, mean, m2, group, n, mu, ss):
         n[g] += k
 
 @_exact
-def item_moments(x, mask, count, rows, n, mean, m2, first, last):
+def item_moments(
+    x, # Values, (item*rows, time), float32 or float64
+    mask, # True for the frames that count, bool, (item, time); None: all
+    count, # Frames that count of each item, (item,)
+    rows, # Rows of an item: its channels times their frequencies
+    n, # To place `first` of this: how many frames, float64, (item,)
+    mean, # So too: means, float64, (item, row)
+    m2, # So too: sums of squared deviations, float64, (item, row)
+    first, # First item of the part
+    last # The one behind its last
+):
     "Moments of all items `first` to `last` of `x` (item*rows, time) as of `row_moments`, merged, to place `first` of n (item,), mean and m2 (item, row)"
     mu,ss = np.zeros(rows),np.zeros(rows)
     k = 0.
@@ -127,14 +154,31 @@ def _extremes(x, mask, a, b, lo, hi):
     return u,v
 
 @_exact
-def row_extremes(x, mask, rows, low, high, first, last):
+def row_extremes(
+    x, # Values, (item*rows, time), float32 or float64
+    mask, # True for the frames that count, bool, (item, time); None: all
+    rows, # Rows of an item: its channels times their frequencies
+    low, # To here: the smallest, of the dtype of `x`, (item*rows,)
+    high, # To here: the largest, likewise
+    first, # First row of the part
+    last # The one behind its last
+):
     "Smallest and largest value of each row of `x` (item*rows, time), over the frames of `mask` (item, time), or None; infinite where none counts"
     lo,hi = np.empty(_lanes, x.dtype),np.empty(_lanes, x.dtype)
     for r in range(first, last):
         low[r],high[r] = _extremes(x[r], None if mask is None else mask[r//rows], 0, x.shape[1], lo, hi)
 
 @_exact
-def add_histogram(x, mask, items, low, per_unit, counts, first, last):
+def add_histogram(
+    x, # Values, (item*row, time), float32 or float64
+    mask, # True for the frames that count, bool, (item, time); None: all
+    items, # How many items
+    low, # Lower edge of the first bin, in units of `x`
+    per_unit, # Bins for each unit of `x`
+    counts, # Added to: int64, (row, bin)
+    first, # First row of an item that belongs to the part
+    last # The one behind its last
+):
     "Add each value of rows `first` to `last` of all items of `x` (item*row, time) to one of `counts` (row, bin); what lies outside, to the outermost"
     rows,t,bins,kind = len(x)//items,x.shape[1],counts.shape[1],x.dtype.type
     lo,per,none,top = kind(low),kind(per_unit),kind(0),kind(bins-1)
@@ -155,7 +199,14 @@ def add_histogram(x, mask, items, low, per_unit, counts, first, last):
 
 # %% ../nbs/03_kernels.ipynb #cff3dd752
 @_exact
-def affine_rows_(x, mean, std, back, first, last):
+def affine_rows_(
+    x, # Values, (row, time), float32 or float64, changed in place
+    mean, # One for each row, (row,)
+    std, # One for each row, (row,), none of them 0
+    back, # False: normalize. True: back to what it was
+    first, # First row of the part
+    last # The one behind its last
+):
     "`affine_rows` in place; where `out` is `x`, the compiler cannot use vectors"
     for r in range(first, last):
         m,s = mean[r],std[r]
@@ -165,7 +216,15 @@ def affine_rows_(x, mean, std, back, first, last):
             for i in range(x.shape[1]): x[r,i] = (x[r,i]-m)/s
 
 @_exact
-def affine_rows(x, mean, std, back, out, first, last):
+def affine_rows(
+    x, # Values, (row, time), float32 or float64
+    mean, # One for each row, (row,)
+    std, # One for each row, (row,), none of them 0
+    back, # False: normalize. True: back to what it was
+    out, # To here: as large as `x`, and not `x`
+    first, # First row of the part
+    last # The one behind its last
+):
     "`(x - mean) / std`, or `x * std + mean`, of each row of `x` (row, time) by the numbers of its row; `out` is another array"
     for r in range(first, last):
         m,s = mean[r],std[r]
@@ -196,7 +255,14 @@ def _squares(x, n, m):
     return s
 
 @_exact
-def standardize_rows(x, real, min_range, out, first, last):
+def standardize_rows(
+    x, # Waveforms, (row, time), float32 or float64
+    real, # Real samples of each row, int64, (row,)
+    min_range, # Rows whose largest and smallest sample differ by no more become zeros
+    out, # To here: as large as `x`
+    first, # First row of the part
+    last # The one behind its last
+):
     "Mean 0 and sample std 1 over the first `real` (row,) samples of each row; zeros behind, and where a row hardly varies"
     lo,hi = np.empty(_lanes, x.dtype),np.empty(_lanes, x.dtype)
     for r in range(first, last):
@@ -250,7 +316,20 @@ def _suffixes(d, mask, a, b, p, s, q, mean, m2, count):
         count[k] = n
 
 @_jit(fastmath={'contract'})
-def sliding_rows(x, mask, rows, width, start, end, block, norm_vars, min_std, out, first, last):
+def sliding_rows(
+    x, # Values, (item*rows, time), float32 or float64
+    mask, # True for the frames that count, bool, (item, time); None: all
+    rows, # Rows of an item: its channels times their frequencies
+    width, # Rows that are dealt with side by side
+    start, # First frame of the window of each frame, int64, (item or 1, time)
+    end, # The frame behind the last one of each, likewise
+    block, # Frames of the longest window
+    norm_vars, # Divide by the std of the window too?
+    min_std, # What a std is taken as at least, in units of `x`
+    out, # To here: as large as `x`
+    first, # First group of rows of the part
+    last # The one behind its last
+):
     "`x - mean`, or `(x - mean) / max(std, min_std)`, by the window `start` to `end` (item or 1, time) of each frame, at most `block` long; groups of `width` rows of one item"
     t,w,kind,groups = x.shape[1],width,x.dtype.type,-(-rows//width)
     d,y,floor = np.zeros((t,w), x.dtype),np.empty((t,w), x.dtype),kind(min_std)
@@ -318,7 +397,17 @@ def sliding_rows(x, mask, rows, width, start, end, block, norm_vars, min_std, ou
 
 # %% ../nbs/03_kernels.ipynb #cff3dd754
 @_exact
-def silent_rows(x, real, start, win, hop, tol, out, first, last):
+def silent_rows(
+    x, # Waveforms, (row, time), float32 or float64
+    real, # Real samples of each row, int64, (row,)
+    start, # Sample at which the first window begins; below 0 where it begins before the clip
+    win, # Samples of a window
+    hop, # Samples from one window to the next
+    tol, # How far samples of silence may differ, as a share of the range of the row
+    out, # To here: bool, (row, frame)
+    first, # First row of the part
+    last # The one behind its last
+):
     "Where the windows of `win` samples, the first one from `start` on, hardly vary over the `real` (row,) samples; `out` (row, frame), bool"
     lo,hi = np.empty(_lanes, x.dtype),np.empty(_lanes, x.dtype)
     for r in range(first, last):
@@ -351,7 +440,20 @@ def _source(k, n, mirror, pad, half, reflect):
     return -k if k<0 else 2*(n-1)-k if k>=n else k
 
 @_exact
-def frame_rows(x, real, frames, window, hop, mirror, pad, half, reflect, out, first, last):
+def frame_rows(
+    x, # Waveforms, (row, time), float32 or float64
+    real, # Real samples of each row, int64, (row,)
+    frames, # Real frames of each row, int64, (row,)
+    window, # A factor for each sample of a frame, (n_fft,)
+    hop, # Samples from one frame to the next
+    mirror, # Samples of the clip mirrored at each end, before all else
+    pad, # Zeros at each end of that
+    half, # Samples at each end of that, so that a frame is centred on its place: n_fft//2 or 0
+    reflect, # Are these mirrored? Else zeros
+    out, # To here: (row, frame, n_fft)
+    first, # First row of the part
+    last # The one behind its last
+):
     "The first `frames` (row,) windowed frames of each clip of `real` (row,) samples, to `out` (row, frame, n_fft)"
     size = out.shape[2]
     for r in range(first, last):
@@ -366,7 +468,15 @@ def frame_rows(x, real, frames, window, hop, mirror, pad, half, reflect, out, fi
                     out[r,k,i] = x[r,j]*window[i] if j>=0 else 0.
 
 @_exact
-def power_rows(z, frames, eps, root, out, first, last):
+def power_rows(
+    z, # Spectra, real and imaginary parts in turn, (row, frame, 2*freq)
+    frames, # Real frames of each row, int64, (row,)
+    eps, # Added to the power; at least 0
+    root, # Take the root: magnitudes instead of power?
+    out, # To here: (row, freq, frame)
+    first, # First row of the part
+    last # The one behind its last
+):
     "`re**2 + im**2 + eps`, or its root, of spectra `z` (row, frame, 2*freq), to `out` (row, freq, frame); behind the first `frames` (row,) as of silence"
     bins,t,a,b = out.shape[1],out.shape[2],z.reshape(-1),out.reshape(-1)
     fill,low = math.sqrt(eps) if root else eps,z.dtype.type(eps)
@@ -388,7 +498,18 @@ def _dot(w, p, a, b):
     return s
 
 @_exact
-def band_rows(z, frames, eps, root, filters, lo, hi, out, first, last):
+def band_rows(
+    z, # Spectra, real and imaginary parts in turn, (row, frame, 2*freq)
+    frames, # Real frames of each row, int64, (row,)
+    eps, # Added to the power; at least 0
+    root, # Take the root: magnitudes instead of power?
+    filters, # Weights, (band, freq)
+    lo, # First frequency of each band, int64, (band,)
+    hi, # The one behind its last, int64, (band,)
+    out, # To here: (row, band, frame)
+    first, # First row of the part
+    last # The one behind its last
+):
     "As `power_rows`, in bands: `filters` (band, freq) are 0 outside of `lo` to `hi` (band,); to `out` (row, band, frame)"
     bands,bins = filters.shape
     p = np.empty(bins, filters.dtype)

@@ -44,7 +44,7 @@ def dynamic_range_compression_torch(
     return torch.log(torch.clamp(_as_plain(x), min=clip_val)*C)
 
 def dynamic_range_decompression_torch(
-    x:Tensor, # What `dynamic_range_compression_torch` gave
+    x:Tensor, # What `dynamic_range_compression_torch` gave, any shape
     C:float=1 # As it was given there
 )->Tensor: # Like `x`, magnitudes
     "`exp(x) / C`, the inverse of `dynamic_range_compression_torch` above its `clip_val`"

@@ -49,7 +49,7 @@ def _fingerprint(made):
     return {k:_plain_value(v) for k,v in sorted((_renamed.get(k,k),v) for k,v in s.items())}
 
 def fingerprint(
-    sg:AudioSpectrogram # An item or a batch
+    sg:AudioSpectrogram # An item, (channel, freq, time), or a batch, (batch, channel, freq, time)
 ): # dict, or 'unknown' where a spectrogram does not say how it was made
     "What changes the meaning of a spectrogram's values: rate, window, hop, mel scale, dB reference, waveform normalization, channels ..."
     return _fingerprint(_made_of(sg))
@@ -236,7 +236,7 @@ class SpecStats:
     def _channels(self): return self.fingerprint.get('channels', 1) if self.fingerprint!='unknown' else self._table[0].shape[1]
 
     def check(self,
-        sg:AudioSpectrogram # An item or a batch
+        sg:AudioSpectrogram # An item, (channel, freq, time), or a batch, (batch, channel, freq, time)
     ): "Raise where spectrograms were not made as those of these statistics, listing each setting with both values"; check_fingerprint(self.fingerprint, fingerprint(sg))
 
     def constant_rows(self):

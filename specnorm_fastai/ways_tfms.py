@@ -34,7 +34,11 @@ class OwnSpectrogram(AudioSpectrogram):
             if mine:=[t for t in ts if isinstance(t, OwnSpectrogram)]: mine[0]._check_batch(ts)
         return super().__torch_function__(func, types, args, kwargs)
 
-    def set_meta(self, x, as_copy=True):
+    def set_meta(self,
+        x, # A tensor; its attributes are taken over
+        as_copy:bool=True # A copy of them? Else the same dict
+    ):
+        "As of fastai's `TensorBase`, but settings that are there stay"
         mine = dict(self.__dict__) if self.settings else None  # what a transform has set stays, where its result is cast to this type
         super().set_meta(x, as_copy)
         if mine: self.__dict__ = mine
@@ -263,7 +267,7 @@ class RunningNormalize(Transform):
         res.fingerprint = _fingerprint_of(stats, unchecked)
         return res
     def update(self,
-        x:AudioSpectrogram # An item or a batch, whose items count one after the other
+        x:AudioSpectrogram # An item, (channel, freq, time), or a batch, (batch, channel, freq, time), whose items count one after the other
     ): # This transform
         "Let the statistics follow `x`, unless they are frozen"
         if self.frozen: return self
@@ -425,7 +429,7 @@ class PCENLayer(nn.Module):
         self.logit_b = nn.Parameter(torch.full((n_freq,1), math.log(b/(1-b)) if b<1 else 20.), requires_grad=train_b)
     def step(self,
         x:Tensor, # The next frames, (batch, channel, freq, time), 0 or more
-        state:Tensor=None, # What the last call gave; None: the beginning
+        state:Tensor=None, # What the last call gave, (batch, channel, freq, 1); None: the beginning
         mask:Tensor=None # True for the frames that count, bool, (batch, time); None: all
     )->tuple: # Like `x`; and the state for the next call
         "One piece of a stream"

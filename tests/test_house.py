@@ -65,6 +65,44 @@ def test_every_public_name_has_a_docstring_and_documents_its_parameters():
             if p not in ('self','cls','kwargs','args') and not d: bad.append(f'{name}({p})')
     assert not bad, bad
 
+# what tells the shape or the unit of a tensor: dims in brackets, a unit, or another name that has it
+_shaped = re.compile(r"\([^()]*(,|\.\.\.)[^()]*\)|[Aa]ny shape|[Ll]ike `|[Aa]s large as|[Aa]s of `|[Ss]ee `|\bdims\b|\bdB\b|\bHz\b|\bseconds\b|\b([Aa]|[Oo]ne) number|broadcasts")
+
+def _gaps(syms):
+    "What public functions, classes, methods and properties do not say"
+    for mod,here in syms.items():
+        for s in here.values():
+            if s.kind!='value' and not s.doc: yield f'{mod}.{s.name}: no docstring'
+            for k,v in s.params().items():
+                if k=='return' or getattr(v['kind'], 'name', '') in ('VAR_POSITIONAL','VAR_KEYWORD') and not v['docment']: continue
+                if not v['docment']: yield f'{mod}.{s.name}({k}): no docment'
+                elif re.search(r'Tensor|ndarray|AudioSpectrogram', str(v['anno'])) and not _shaped.search(v['docment']): yield f"{mod}.{s.name}({k}): neither shape nor unit: {v['docment']}"
+
+def _tool(name):
+    import importlib.util
+    spec = importlib.util.spec_from_file_location(name, root/'tools'/f'{name}.py')
+    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    return m
+
+def test_every_public_name_method_and_parameter_is_documented_tensors_with_shape_or_unit():
+    syms = _tool('docs').symbols()
+    assert sum(len(v) for v in syms.values())>=300 and not (bad:=list(_gaps(syms))), bad
+
+def test_a_gap_in_the_docments_is_found():
+    import ast
+    from torch import Tensor
+    m = _tool('docs')
+    def bad(x:Tensor, # The values
+            y=1): return x
+    def good(x:Tensor, # The values, (..., time)
+             y=1 # A factor
+    ):
+        "What it does"
+        return x
+    node = lambda n: ast.parse(f'def {n}(x, y=1): {chr(34)}{"What" if n=="good" else ""}{chr(34)}').body[0]
+    gaps = lambda f: list(_gaps(dict(m={f.__name__:m.Symbol('m', f.__name__, f, node(f.__name__), 1)})))
+    assert [g.partition(': ')[2][:12] for g in gaps(bad)]==['no docstring','neither shap','no docment'] and gaps(good)==[]
+
 def test_the_results_are_those_of_the_tables_beside_them():
     import importlib.util
     spec = importlib.util.spec_from_file_location('results', root/'tools'/'results.py')
