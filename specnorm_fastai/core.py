@@ -325,7 +325,7 @@ def _open_audio(path):
     if os.path.getsize(path)==0: raise ValueError(f"empty audio file (0 bytes): {path}")
     try:
         with sf.SoundFile(path) as f: yield f
-    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError) as e:
+    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError,TypeError) as e:
         raise ValueError(f"cannot read {path} as audio: {getattr(e,'error_string',None) or e}") from None
 
 def _check_whole(f, n_read=0, whole=False):
