@@ -113,7 +113,7 @@ def _meta_pages(f):
         magic,version = struct.unpack_from('=II', b, 16)
         if magic!=0xBEEFC0DE or version!=1: psize = psize or mmap.PAGESIZE; continue
         psize = struct.unpack_from('=I', b, 40)[0]
-        res.append((psize,*struct.unpack_from('=QQ', b, 136)))
+        res.append((psize,*struct.unpack_from('=QQ', b, 136),(struct.unpack_from('=H', b, 44)[0],struct.unpack_from('=H', b, 92)[0])))
     return res
 
 def _why_damaged(folder):
@@ -124,7 +124,8 @@ def _why_damaged(folder):
     if not size: return ''  # just being made
     with open(data, 'rb') as f: metas = _meta_pages(f)
     if not metas: return 'it is no LMDB file of a format that is known here'
-    psize,last,_ = max(metas, key=lambda m: m[2])
+    psize,last,_,flags = max(metas, key=lambda m: m[2])
+    if any(m[3][0]!=8 for m in metas): return f'its list of free pages is of a kind that there is not: {flags[0]}'  # LMDB ends the process
     if psize<512 or psize>65536: return 'its first page holds no valid page size'
     if size>=(last+1)*psize: return ''
     try:
@@ -133,6 +134,33 @@ def _why_damaged(folder):
     except ImportError: pass
     except VerifyError: pass
     return f'its first page promises {(last+1)*psize} bytes, it has {size}'
+
+_sound = set()  # files that this process has looked through
+def _in_use(folder):
+    "Does another process have the data file open? LMDB holds a lock on the first byte of its lock file; None: cannot be told here"
+    try: import fcntl
+    except ImportError: return None
+    try:
+        with open(Path(folder)/'lock.mdb', 'r+b') as f: fcntl.lockf(f, fcntl.LOCK_EX|fcntl.LOCK_NB, 1)
+    except FileNotFoundError: return False
+    except OSError: return True
+    return False
+
+def _altered(folder):
+    "What is wrong with the pages of a data file that nobody has open, or an empty string. LMDB trusts them, and a process that reads bad ones can end"
+    if multiprocessing.parent_process() is not None: return ''  # the first process looked
+    try: from lmdb.verify import VerifyError,verify
+    except ImportError: return ''
+    try: st = os.stat(f'{folder}/data.mdb')
+    except OSError: return ''
+    if not st.st_size or (st.st_dev,st.st_ino) in _sound: return ''
+    for _ in range(2):
+        if _in_use(folder) is not False: return ''  # in the midst of a write pages disagree
+        try: found = verify(str(folder))
+        except VerifyError as e: found = [str(e)]
+        except OSError: return ''
+        if not found: _sound.add((st.st_dev,st.st_ino)); return ''
+    return '' if _in_use(folder) is not False else found[0]
 
 class _Store:
     "The cache in a folder, as this process has it open. To be used with the lock"
@@ -146,7 +174,7 @@ class _Store:
         for k in range(3):  # another process may be making it
             if not (why:=_why_damaged(self.folder)): break
             time.sleep(.05)
-        if why: raise _damaged(self.folder, why)
+        if why:=why or _altered(self.folder): raise _damaged(self.folder, why)
         kw = dict(map_size=self.limit-self.reserve, metasync=False, max_readers=1024, **lmdb.engine)
         errs = []
         for ro in (dict(), dict(readonly=True), dict(readonly=True, lock=False)):
@@ -463,13 +491,14 @@ class AudioCache:
 
     def check(self)->list: # Text, one for each problem; empty: all is well
         "Read everything, and say what is damaged"
-        try: from lmdb.verify import verify
-        except ImportError: verify = lambda p: []
+        try: from lmdb.verify import VerifyError,verify
+        except ImportError: VerifyError,verify = ValueError,lambda p: []
         def f(t): return verify(self.path) or [f'the entry {k.hex()} is damaged, and will be made again' for k,v,h in s.entries(t) if h is None or _unpack(v, k, h[4]) is None]
         with _lock:
             if (s:=self._store()) is None: return [f'{self.path} cannot be used here']
             s.flush()
-            return s.read(f)
+            try: return s.read(f)
+            except VerifyError as e: return [str(e)]
 
     def close(self):
         "Write what is left to write, and close the file in this process; it opens again when it is needed"

@@ -46,7 +46,7 @@ def read_recipe(
             try: import tomllib
             except ImportError: import tomli as tomllib
             res = tomllib.loads(text)
-    except ValueError as e: raise ValueError(f"recipe: {path} is not {path.suffix[1:].upper()}: {e}") from None
+    except (ValueError,RecursionError) as e: raise ValueError(f"recipe: {path} is not {path.suffix[1:].upper()}: {e}") from None
     if not isinstance(res, dict): raise ValueError(f"recipe: expected names and values in {path}, got {type(res).__name__}")
     for k in res: _known(f'recipe: {path}', k, [*_call_defaults,*_setting_defaults])
     return res
@@ -54,9 +54,7 @@ def read_recipe(
 # %% ../nbs/80_compare.ipynb #c22afd1d
 def _write(path, text):
     "Write a file, whole or not at all"
-    try:
-        with _whole_file(path) as tmp: Path(tmp).write_text(text, encoding='utf8')
-    except OSError as e: raise OSError(f"cannot write {path}: {e.strerror or e}") from None
+    with _whole_file(path) as tmp: Path(tmp).write_text(text, encoding='utf8')
 
 def _machine():
     "Versions, processor and device"

@@ -327,7 +327,7 @@ def _open_audio(path):
     if os.path.getsize(path)==0: raise ValueError(f"empty audio file (0 bytes): {path}")
     try:
         with sf.SoundFile(path) as f: yield f
-    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError) as e:
+    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError,TypeError) as e:
         raise ValueError(f"cannot read {path} as audio: {getattr(e,'error_string',None) or e}") from None
 
 def _check_whole(f, n_read=0, whole=False):
@@ -362,15 +362,30 @@ def _read_audio(path, start=0, n=-1):
 @contextmanager
 def _whole_file(path):
     "A temporary file beside `path`, which takes its place where the body goes well and is gone where it does not"
-    path = Path(os.path.realpath(path))
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix='.specnorm-'); os.close(fd)
+    to,tmp = Path(os.path.realpath(path)),None
     try:
+        fd,tmp = tempfile.mkstemp(dir=to.parent, prefix='.specnorm-'); os.close(fd)
         yield tmp
         umask = os.umask(0); os.umask(umask)
-        os.chmod(tmp, 0o666&~umask); os.replace(tmp, path)
-    except BaseException:
-        with suppress(FileNotFoundError): os.unlink(tmp)
+        os.chmod(tmp, 0o666&~umask); os.replace(tmp, to)
+    except BaseException as e:
+        if tmp is not None:
+            with suppress(OSError): os.unlink(tmp)
+        if isinstance(e, OSError): raise OSError(e.errno, f"cannot write {path}: {e.strerror or e}") from None
+        if type(e).__name__ in ('LibsndfileError','SafetensorError'): raise OSError(f"cannot write {path}: {getattr(e, 'error_string', e)}") from None
         raise
+
+def _no_memory(e):
+    "Did memory run out?"
+    return isinstance(e, MemoryError) or isinstance(e, RuntimeError) and re.search("out of memory|can't allocate memory|not enough memory|Cannot allocate memory|alloc_cpu", str(e)) is not None
+
+@contextmanager
+def _room_for(what):
+    "Say what to make smaller where memory runs out"
+    try: yield
+    except (MemoryError,RuntimeError) as e:
+        if not _no_memory(e): raise
+        raise RuntimeError(f"{what} ({type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else 'out of memory'})") from e
 
 class AudioTensor(_Items, TensorBase):
     "A waveform, `(..., channel, time)`, that knows its sample rate"

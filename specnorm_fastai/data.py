@@ -506,6 +506,14 @@ def _read_csv(path):
     except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
     return found[0],df.map(str.strip)
 
+def _place(root, name, where):
+    "Where a file of a table is, links followed"
+    try:
+        p = (root/name).resolve()
+        p.exists()
+        return p
+    except (OSError,ValueError,RuntimeError) as e: raise ValueError(f"{where}: {name!r} cannot be a file: {getattr(e,'strerror',None) or e}") from None
+
 def audio_table(
     data:str|Path # Folder in ESC-50's layout (`audio/`, `meta/*.csv`), or any folder with audio files
 )->pd.DataFrame: # Columns filename and path, and those of the csv, as text; `attrs['csv']` is the table or None
@@ -527,9 +535,10 @@ def audio_table(
     if 'filename' not in columns: raise ValueError(f"filename: no column 'filename' in {csv}; it has {columns}")
     names,root = df.filename,(data/'audio').resolve()
     if (names=='').any(): raise ValueError(f"{csv}: column 'filename' is empty in row {int(np.flatnonzero(names=='')[0])+2}")
-    for i,f in enumerate(names):
-        if not (root/f).resolve().is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
-    twice = names.map(lambda f: (root/f).resolve()).duplicated()
+    at = [_place(root, f, f"{csv}, row {i+2}") for i,f in enumerate(names)]
+    for i,(f,p) in enumerate(zip(names, at)):
+        if not p.is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
+    twice = pd.Series(at, index=names.index).duplicated()
     if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
     gone = [f for f in names if not (root/f).exists()]
     if gone:

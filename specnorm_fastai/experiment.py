@@ -28,7 +28,7 @@ from fastcore.foundation import L
 from .augment import SignalMixUp,SpecAugment
 from .cache import _as_cache
 from .callback import AverageCrops
-from .core import audio_extensions,audio_info,get_audio_files
+from .core import _room_for,audio_extensions,audio_info,get_audio_files
 from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
@@ -236,6 +236,7 @@ def check_ways(
             if use=='pcen' and i: raise ValueError(f"ways: 'pcen' takes power, so it comes first in a chain, got {w!r}")
     for k,o in options.items():
         use = o.get('use', k)
+        if not isinstance(use, str): raise ValueError(f"way_options.{k}: expected the name of a way in use, got {use!r}")
         if use not in _ways: raise ValueError(f"way_options: {k!r} is no way{f'; did you mean {near[0]!r}?' if (near:=get_close_matches(k, list(_ways), 1)) else ''} Give it use = one of {', '.join(_ways)}")
         for n in o:
             if n!='use': _known(f'way_options.{k}', n, _options(use))
@@ -390,6 +391,7 @@ def _make_arch(s):
     def arch(n_out, n_in):
         try: return spec_model(s['arch'], n_out, n_in, **s['arch_options'])
         except TypeError as e: raise ValueError(f"arch_options: {e}") from None
+        except (MemoryError,RuntimeError) as e: raise ValueError(f"arch_options: {s['arch_options']} make no network here: {e}") from None
     return arch
 
 def _is_fixed(df, s, store):
@@ -417,7 +419,8 @@ def train_run(
     if _is_fixed(df, s, store): dls = keep_features(dls)
     learn = spec_learner(dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
     mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
-    with learn.no_bar(), learn.no_logging():
+    room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
+    with learn.no_bar(), learn.no_logging(), room:
         learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix])
         secs,values = time.time()-t,list(learn.recorder.values)
         probs,targs = learn.get_preds()

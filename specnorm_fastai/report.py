@@ -681,7 +681,5 @@ def write_report(
                 ('errors','Hardest clips',_s_errors(e, files, max_errors)), ('settings','How it was made',_s_settings(e))]
     path = e.out/'report.html'
     text = _page(e, f'Normalizing spectrograms: {name}', sections, head)
-    try:
-        with _whole_file(path) as tmp: Path(tmp).write_bytes(text.encode('utf-8', 'replace'))
-    except OSError as err: raise OSError(f"cannot write {path}: {err.strerror or err}") from None
+    with _whole_file(path) as tmp: Path(tmp).write_bytes(text.encode('utf-8', 'replace'))
     return path

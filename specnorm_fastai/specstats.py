@@ -525,8 +525,9 @@ def _reading(path, reader):
     if not path.exists(): raise FileNotFoundError(f"no such statistics file: {path}")
     if path.is_dir(): raise ValueError(f"expected a statistics file, got a directory: {path}")
     try: return reader(path)
-    except OSError: raise
-    except Exception as e: raise ValueError(f"cannot read {path} as statistics: {e}") from None
+    except Exception as e:
+        if isinstance(e, OSError) and e.filename is not None: raise
+        raise ValueError(f"cannot read {path} as statistics: {e}") from None
 
 @patch(cls_method=True)
 def load(cls:SpecStats,
@@ -689,6 +690,7 @@ def to_nemo(self:SpecStats)->dict: # Lists of floats
     s = _per_frequency(self)
     return dict(fixed_mean=s.mean.flatten().tolist(), fixed_std=s.std.flatten().tolist())
 
+_most = 2**26  # bytes of an array; a small file can hold a far larger one
 @patch(cls_method=True)
 def from_npz(cls:SpecStats,
     path:str|Path, # With mean and std (and count), or count, sum and sum_square
@@ -700,6 +702,8 @@ def from_npz(cls:SpecStats,
         z = np.load(p, allow_pickle=False)
         if not hasattr(z, 'files'): raise ValueError("expected an npz file, got a lone array")
         with z:
+            for i in z.zip.infolist():
+                if i.file_size>_most: raise ValueError(f"{i.filename}: expected statistics of at most {_most} bytes, got {i.file_size}")
             d = {k:z[k] for k in ('mean','std','count','sum','sum_square') if k in z.files}
         if {'count','sum','sum_square'}<=set(d): return _of_sums(np.ravel(d['count'])[0], d['sum'], d['sum_square'], f'npz {p.name}')
         if not {'mean','std'}<=set(d): raise ValueError("expected arrays mean and std, or count, sum and sum_square")

@@ -23,7 +23,7 @@ from fasttransform.transform import ItemTransform,Pipeline,Transform
 from torch.utils.data import get_worker_info
 
 from .cache import _as_cache
-from .core import AudioSpectrogram,AudioTensor,frame_masks,stat_axes
+from .core import AudioSpectrogram,AudioTensor,_room_for,frame_masks,stat_axes
 from .fast import _kernels
 from .recorder import StatsRecorder,_grouped,_raise_bad,_reduced
 from .specstats import SpecStats
@@ -416,7 +416,8 @@ def collect_stats(
         mine = order[a:b][rank::world]
         if client is not None and len(mine):
             with keep_random_state(), _left_out_of(dl, leave_out): return _measure_on(client, [dl.dataset.items[i] for i in mine], list(dl.after_item.fs), group[mine], kind, mask)
-        return _measure(dl, mine.tolist(), group[mine], kind, mask, progress and rank==0, leave_out)
+        with _room_for(f"bs: no memory for batches of {dl.bs} clips; a smaller bs, or shorter clips, need less"):
+            return _measure(dl, mine.tolist(), group[mine], kind, mask, progress and rank==0, leave_out)
 
     prov = dict(mask=mask, split='train' if isinstance(data, (DataLoaders,TfmdDL)) else None, clips_in_split=n, clustered_by=by,
                 **({} if codes is None else {'sources':len(set(codes[order].tolist()))}),

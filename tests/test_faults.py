@@ -1,0 +1,27 @@
+"What goes wrong around the package leaves whole files or none, and says what it is"
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='disks, limits and signals are those of Linux')
+if sys.platform.startswith('linux'): import faults
+
+KINDS = ['save_stats','save_json','save_npz','save_kaldi','save_wav','save_flac','save_ogg','save_onnx','preprocess','experiment']
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_full_disk_is_an_error_and_no_part_of_a_file(name, tmp_path): faults.full_disk(tmp_path, name)
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(name, tmp_path): faults.read_only(tmp_path, name)
+
+@pytest.mark.parametrize('what,rounds', [('save',8), ('cache',4), ('preprocess',3), ('compare',1), ('to_onnx',1)])
+def test_killed_at_any_moment_what_is_there_is_whole_and_the_next_call_completes_it(what, rounds, tmp_path): faults.kills[what](tmp_path, rounds)
+
+@pytest.mark.parametrize('how,kind', [('exit','plain'), ('SIGKILL','plain'), ('SIGSEGV','persistent'), ('SIGKILL','persistent'), ('SIGKILL','statistics'), ('exit','statistics')])
+def test_a_worker_that_dies_is_an_error_and_no_hang(how, kind): faults.worker_dies(how, kind)
+
+@pytest.mark.parametrize('what', ['statistics','training'])
+def test_too_large_a_batch_says_to_lower_bs(what, tmp_path): faults.too_large_a_batch(tmp_path, what)
+
+def test_two_processes_fill_one_cache(tmp_path): faults.two_on_a_cache(tmp_path)
+def test_of_two_experiments_in_one_folder_one_is_refused(tmp_path): faults.two_on_a_comparison(tmp_path)
