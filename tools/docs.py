@@ -82,6 +82,12 @@ def signature(nm, f, skip=0):
         line += (', ' if line else '')+p
     return f'{nm}(\n    '+',\n    '.join([*lines,line])+')'
 
+def _fields(cls):
+    "The fields of a `NamedTuple`, as docments gives parameters"
+    src = inspect.getsource(cls)
+    at,sig = {o.target.id:src.split('\n')[o.end_lineno-1] for o in ast.parse(src).body[0].body if isinstance(o, ast.AnnAssign)},inspect.signature(cls)
+    return {k:dict(docment=l.partition('#')[2].strip() or None, anno=sig.parameters[k].annotation, default=sig.parameters[k].default, kind=sig.parameters[k].kind) for k,l in at.items()}
+
 class Symbol:
     "A public name: where it is told of, and what it is"
     def __init__(self, mod, name, obj, node, line, owner=None, level=3):
@@ -150,6 +156,7 @@ class Symbol:
         if self.kind in ('value','property') or self.dispatched or self.made or _is_enum(self.obj): return {}
         f = self.func
         if self.kind=='class':
+            if issubclass(f, tuple) and hasattr(f, '_fields'): return _fields(f)
             f = next((k.__dict__[n] for k in f.__mro__ for n in ('__init__','__new__') if n in k.__dict__ and k.__module__.startswith('specnorm_fastai')), None)
             if f is None: return {}
             f = getattr(f, '__func__', f)
