@@ -11,7 +11,6 @@ from copy import deepcopy
 from datetime import datetime,timezone
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,12 +32,15 @@ from .transforms import SpecNormalize
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,PeakNormalize,
     RMSNormalize,RobustNormalize,RunningNormalize,SlidingNormalize)
 
-# %% ../nbs/74_share.ipynb #caa84f90
-class Prediction(NamedTuple):
+# %% ../nbs/74_share.ipynb #cb37683e
+class Prediction:
     "The label of a clip, and the probability of each class"
-    label:object # The label; a tuple of labels where there may be several
-    probabilities:Tensor # One for each class, float32, (class,)
-    vocab:list # The classes
+    def __init__(self,
+        label, # The label; a tuple of labels where there may be several
+        probabilities:Tensor, # One for each class, float32, (class,)
+        vocab:list # The classes
+    ): self.label,self.probabilities,self.vocab = label,probabilities,vocab
+    def __iter__(self): return iter((self.label,self.probabilities))  # label,probs = model.predict(...)
     @property
     def probability(self):
         "Of the label; of the least likely one where there are several, of the likeliest class where there is none"
@@ -557,7 +559,7 @@ def load_spec_model(
         if model is None:
             if d['network'] is None: raise ValueError(f"network: the folder does not name it ({d['network_class']}); expected the network itself, as model=...")
             net,whose = _by_name(d['network']),f"{d['network']['name']!r} of preprocess.json"
-        else: net,whose = deepcopy(model),f"model, the {type(model).__name__} that was given"
+        else: net,whose = deepcopy(model).cpu(),f"model, the {type(model).__name__} that was given"
         net = _load_weights(path/'model.safetensors', net, whose)
         if d['channels_last']: net = net.to(memory_format=torch.channels_last)
         r = d['resize'] and ResizeSignal(d['resize']['duration'], AudioPadType(d['resize']['pad_mode']), d['resize']['min_energy'])
