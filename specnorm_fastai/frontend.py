@@ -95,7 +95,8 @@ class SpecFrontend(nn.Module):
         times = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in self.then)  # channels that become of one
         made = next((o.fingerprint for o in (known,*self.then) if isinstance(getattr(o, 'fingerprint', None), dict)), {})
         channels = max((made.get('channels') or (1 if self.mean is None else self.mean.shape[1]))//times, 1)
-        x = torch.rand(1, channels, max(self.least, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
+        n = self.clip_samples if self.clip_samples and any(isinstance(t, TfmResize) for t in self.then) else max(self.least, self.sr//5)  # the hop of what was scaled depends on its length
+        x = torch.rand(1, channels, n, generator=torch.Generator().manual_seed(0))-.5
         with torch.no_grad():
             sg = self.to_spec(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
             for t in self.then: sg = t(sg, split_idx=1)

@@ -11,7 +11,6 @@ from copy import deepcopy
 from datetime import datetime,timezone
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,22 +22,25 @@ from fastai.torch_core import to_float
 
 from .core import AudioTensor,_check_whole,_name,_open_audio,_wholes,_whole_file,audio_info,get_audio_files
 from .augment import CropTime,Delta,DeltaGPU,TfmResize
-from .data import AudioPadType,Resample,ResizeSignal
+from .data import AudioPadType,DownmixMono,Resample,ResizeSignal
 from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,SpectrogramTransformer,_SpecPipe
 from .frontend import SpecFrontend,_all_tfms,_called,_check_export,_two_frames
-from .learner import AutocastCallback,_own,spec_model
+from .learner import AutocastCallback,_own,_timm,_unknown,spec_model
 from .specstats import SpecStats,_differences,_versions
 from .stats import _bar,_inner_dl,keep_random_state
 from .transforms import SpecNormalize
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,PeakNormalize,
     RMSNormalize,RobustNormalize,RunningNormalize,SlidingNormalize)
 
-# %% ../nbs/74_share.ipynb #caa84f90
-class Prediction(NamedTuple):
+# %% ../nbs/74_share.ipynb #cb37683e
+class Prediction:
     "The label of a clip, and the probability of each class"
-    label:object # The label; a tuple of labels where there may be several
-    probabilities:Tensor # One for each class, float32, (class,)
-    vocab:list # The classes
+    def __init__(self,
+        label, # The label; a tuple of labels where there may be several
+        probabilities:Tensor, # One for each class, float32, (class,)
+        vocab:list # The classes
+    ): self.label,self.probabilities,self.vocab = label,probabilities,vocab
+    def __iter__(self): return iter((self.label,self.probabilities))  # label,probs = model.predict(...)
     @property
     def probability(self):
         "Of the label; of the least likely one where there are several, of the likeliest class where there is none"
@@ -256,6 +258,7 @@ def clip(self:SpecModel,
     x = _as_audio(x, sr)
     self._check_channels(x.nchannels, _name(x))
     y = self._resample(x)
+    if self.frontend.mono: y = DownmixMono()(y)  # before a place for the crop is looked for
     if y.nsamples<self.frontend.least: raise ValueError(f"x: {_name(x)} is too short: expected at least {_hz_ms(self.frontend.least, self.sr)}, got {y.nsamples}")
     return self._fitted(y)
 
@@ -400,6 +403,7 @@ def _by_name(arch):
     if not isinstance(arch, dict) or set(arch)!={'name','n_out','n_in','kwargs'} or not isinstance(arch['kwargs'], dict): raise ValueError(f"network: expected name, n_out, n_in and kwargs, got {arch!r}")
     name,kw = arch['name'],arch['kwargs']
     if not isinstance(name, str) or not re.fullmatch(r'[\w.\-]+', name): raise ValueError(f"network: expected a plain name, got {name!r}")
+    if name not in _own and not ((timm:=_timm()) and timm.is_model(name)): raise _unknown(name, timm)
     if bad:=[k for k,v in kw.items() if k not in _arch_args.get(name, _timm_args) or not isinstance(v, (bool,int,float,str,list,type(None)))]:
         raise ValueError(f"network: {name!r} with {', '.join(f'{k}={kw[k]!r}' for k in bad)}, which is not taken from a file; give the network as model=...")
     with keep_random_state(): return spec_model(name, arch['n_out'], arch['n_in'], **{k:tuple(v) if isinstance(v, list) else v for k,v in kw.items()})
@@ -555,7 +559,7 @@ def load_spec_model(
         if model is None:
             if d['network'] is None: raise ValueError(f"network: the folder does not name it ({d['network_class']}); expected the network itself, as model=...")
             net,whose = _by_name(d['network']),f"{d['network']['name']!r} of preprocess.json"
-        else: net,whose = deepcopy(model),f"model, the {type(model).__name__} that was given"
+        else: net,whose = deepcopy(model).cpu(),f"model, the {type(model).__name__} that was given"
         net = _load_weights(path/'model.safetensors', net, whose)
         if d['channels_last']: net = net.to(memory_format=torch.channels_last)
         r = d['resize'] and ResizeSignal(d['resize']['duration'], AudioPadType(d['resize']['pad_mode']), d['resize']['min_energy'])
@@ -622,7 +626,7 @@ def model_card(
     n = sum(p.numel() for p in model.model.parameters())
     clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded"
     sound = 'mixed down to one channel' if f.mono else f"{model.channels} channel{'s'*(model.channels>1)}"
-    p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A {net} on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
+    p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
          "Needs `pip install specnorm_fastai`" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
          ('' if s['network'] else f" The network is a `{s['network_class']}` of its authors' own: make it, and load with `load_spec_model('folder', model=network)`."),
@@ -733,7 +737,7 @@ def _at_rate(pieces, old, new, ch, mono):
         if to is not None: p = to.resample_chunk(np.ascontiguousarray(p.T)).T; m += p.shape[1]
         if p.shape[1]: yield np.ascontiguousarray(p, dtype=np.float32)
     if to is not None:
-        p = to.resample_chunk(np.zeros((0,1 if mono else ch), np.float32), last=True).T[:,:-(-n*new//old)-m]
+        p = to.resample_chunk(np.zeros((-(-old//new),1 if mono else ch), np.float32), last=True).T[:,:-(-n*new//old)-m]  # it rounds the length, and may lack one sample
         if p.shape[1]: yield np.ascontiguousarray(p)
 
 class _Envelope:
