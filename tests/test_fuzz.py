@@ -25,6 +25,13 @@ def test_what_once_broke_is_a_clear_error(k, tmp_path):
     what,x = ONCE[k]
     assert fuzzing.targets[what][1](x, tmp_path) in ('ValueError','TypeError','OSError')
 
+@pytest.mark.parametrize('name', ['flac of 1000000000 samples','flac of 2147483648 samples','flac of 68719476735 samples','mp3 of many frames','wav at 1 Hz'])
+def test_a_header_that_promises_far_too_much_costs_no_memory(name, tmp_path):
+    if name not in fuzzing.liars(): pytest.skip('this libsndfile writes no MP3')
+    b,suffix = fuzzing.liars()[name]
+    assert fuzzing._audio((b,suffix,'block'), tmp_path)=='ValueError'
+    if 'wav' not in name: assert fuzzing._audio((b,suffix,'file'), tmp_path)=='ValueError'
+
 def test_an_error_of_npz_names_the_file(tmp_path):
     "Also one of the operating system, of an archive whose index points nowhere"
     b = bytearray(fuzzing.stats_files()['a.npz'])
