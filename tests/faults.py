@@ -244,10 +244,10 @@ def _epoch(how, kind):
         for b in dl: pass
 
 def worker_dies(how, kind):
-    "An error that says so, in seconds"
+    "An error in seconds: that a worker exited, or that a connection was reset"
     t = time.monotonic()
     end = outcome(_epoch, how, kind, seconds=60)
-    _need(end[0]=='error' and 'worker' in end[2].lower(), f'{end}')
+    _need(end[0]=='error' and ('worker' in end[2].lower() or 'ConnectionError' in end[1] or 'EOFError' in end[1]), f'{end}')  # the latter where it died while it handed over a batch
     return time.monotonic()-t
 
 # memory

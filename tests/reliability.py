@@ -17,7 +17,7 @@ PROMISES = {
     'kill -9, preprocess': ('Every file that is there is whole, and the next call completes the folder', 'test_killed_at_any_moment_what_is_there_is_whole_and_the_next_call_completes_it'),
     'kill -9, compare': ('No finished run is lost; the same call goes on, to the same table', 'test_killed_at_any_moment_what_is_there_is_whole_and_the_next_call_completes_it'),
     'kill -9, to_onnx': ('The file is absent, or the old one, or the new one, whole', 'test_killed_at_any_moment_what_is_there_is_whole_and_the_next_call_completes_it'),
-    'a worker dies': ('An error that says so within seconds, no hang', 'test_a_worker_that_dies_is_an_error_and_no_hang'),
+    'a worker dies': ('An error within seconds, no hang: that a worker exited, or torch\'s `ConnectionResetError` where it died while it handed over a batch', 'test_a_worker_that_dies_is_an_error_and_no_hang'),
     'no memory for a batch': ('An error that says to lower `bs`', 'test_too_large_a_batch_says_to_lower_bs'),
     'two processes, one cache': ('Both fill it, and it is whole', 'test_two_processes_fill_one_cache'),
     'two processes, one experiment': ('The second is refused at once and names the folder; the first completes', 'test_of_two_experiments_in_one_folder_one_is_refused')}
