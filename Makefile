@@ -35,6 +35,9 @@ export: $(STAMP) ## notebooks to modules
 bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--only recorder --quick'
 	@$(RUN) OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks $(ARGS)
 
+reliability: $(STAMP) ## thousands of bad inputs, faults and a long day, 40 minutes; ARGS='--fuzz 500'
+	@$(TEST) $(BIN)/python -m tests.reliability $(ARGS)
+
 clean-nbs: $(STAMP) ## strip the notebooks of what changes from run to run (outputs stay)
 	@$(RUN) $(BIN)/nbdev-clean
 
@@ -51,4 +54,4 @@ $(STAMP): constraints.txt settings.ini setup.py pyproject.toml
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,docs,torchaudio]'
 	@touch $@
 
-.PHONY: help compare test install bench export clean-nbs docs readme
+.PHONY: help compare test install bench reliability export clean-nbs docs readme

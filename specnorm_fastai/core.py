@@ -327,7 +327,7 @@ def _open_audio(path):
     if os.path.getsize(path)==0: raise ValueError(f"empty audio file (0 bytes): {path}")
     try:
         with sf.SoundFile(path) as f: yield f
-    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError,TypeError) as e:
+    except (sf.SoundFileError,RuntimeError,OSError,UnicodeError,TypeError,MemoryError) as e:
         raise ValueError(f"cannot read {path} as audio: {getattr(e,'error_string',None) or e}") from None
 
 def _check_whole(f, n_read=0, whole=False):
@@ -344,12 +344,20 @@ def audio_info(
 
 _wholes = {'PCM_16':('int16',2.**-15), 'PCM_32':('int32',2.**-31)}  # by far faster to read as they are, and the same to the last bit
 
+def _read_frames(f, n, dtype):
+    "Frames of an open file; where its header promises very many, in pieces, for the promise may not be kept"
+    k = f.frames if n<0 else min(n, f.frames)
+    if k*f.channels<=2**26: return f.read(n, dtype=dtype, always_2d=True)
+    parts = [np.empty((0,f.channels), dtype)]
+    while k>0 and len(x:=f.read(min(k, 2**24//f.channels+1), dtype=dtype, always_2d=True)): parts.append(x); k -= len(x)
+    return np.concatenate(parts)
+
 def _read_audio(path, start=0, n=-1):
     "Samples `(channel, time)` as float32 and the rate of a file, or an error that names it"
     with _open_audio(path) as f:
         if start: f.seek(start)
         dtype,scale = _wholes.get(f.subtype, ('float32',None)) if f.format in ('WAV','WAVEX','RF64','W64') else ('float32',None)
-        x,sr = f.read(n, dtype=dtype, always_2d=True),f.samplerate
+        x,sr = _read_frames(f, n, dtype),f.samplerate
         _check_whole(f, len(x), start==0 and n<0)
     if not len(x): raise ValueError(f"no audio samples in {path}" + (f" from sample {start} on" if start else ''))
     if scale is not None: return np.multiply(x.T, scale, out=np.empty(x.T.shape, np.float32), dtype=np.float32, casting='unsafe'),sr

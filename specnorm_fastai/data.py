@@ -67,6 +67,8 @@ class Resample(Transform):
         _need_floats(x)
         if old==new: return x
         if not x.shape[-1]: raise ValueError(f"audio: no samples in {_name(x)}")
+        if new>100*old and x.numel()*new//old>2**27:
+            raise ValueError(f"audio: expected a sample rate nearer to {new} Hz, got {old} Hz in {_name(x)}; its {x.shape[-1]} samples would become {x.shape[-1]*new//old}")
         a = x.plain().detach().cpu()
         if x.lengths is not None: a = a.masked_fill(~x.real_mask[...,None,:].cpu(), 0.)  # what lies behind an end is not heard
         a = (a if a.dtype in (torch.float32,torch.float64) else a.float()).numpy()

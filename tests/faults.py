@@ -244,10 +244,10 @@ def _epoch(how, kind):
         for b in dl: pass
 
 def worker_dies(how, kind):
-    "An error that says so, in seconds"
+    "An error in seconds: that a worker exited, or that a connection was reset"
     t = time.monotonic()
     end = outcome(_epoch, how, kind, seconds=60)
-    _need(end[0]=='error' and 'worker' in end[2].lower(), f'{end}')
+    _need(end[0]=='error' and ('worker' in end[2].lower() or 'ConnectionError' in end[1] or 'EOFError' in end[1]), f'{end}')  # the latter where it died while it handed over a batch
     return time.monotonic()-t
 
 # memory
@@ -257,7 +257,9 @@ def _starved(what):
     now = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
     if what=='statistics':
         a2s = AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(n_fft=1024, hop_length=128))
-        dl = TfmdDL(Datasets(list(range(64)), [[x]]), bs=64, num_workers=0, after_batch=[a2s])
+        dl = TfmdDL(Datasets(list(range(400)), [[x]]), bs=400, num_workers=0, after_batch=[a2s])
+        collect_stats(TfmdDL(Datasets([0], [[x]]), bs=1, num_workers=0, after_batch=[a2s]), source=False, progress=False)  # what is imported late is there
+        now = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now+2**28, resource.RLIM_INFINITY))
         collect_stats(dl, source=False, progress=False)
     else:

@@ -111,6 +111,20 @@ def audio_files():
         res[f'{fmt} {sub}'] = f.getvalue()
     return res
 
+@lru_cache(maxsize=None)
+def liars():
+    "Files whose headers promise far more than there is, or a rate that makes far more of it"
+    res = {}
+    for k in (10**9,2**31,2**36-1):
+        b = bytearray(audio_files()['FLAC PCM_16']); b[21] = b[21]&0xf0|k>>32; b[22:26] = struct.pack('>I', k&0xffffffff)
+        res[f'flac of {k} samples'] = bytes(b),'.flac'
+    if 'MP3 MPEG_LAYER_III' in audio_files():
+        b = bytearray(audio_files()['MP3 MPEG_LAYER_III']); i = max(b.find(b'Info'), b.find(b'Xing')); b[i+8:i+12] = b'\x7f\xff\xff\xff'
+        res['mp3 of many frames'] = bytes(b),'.mp3'
+    f = io.BytesIO(); sf.write(f, np.zeros(400000), 1, format='WAV', subtype='PCM_16')
+    res['wav at 1 Hz'] = f.getvalue(),'.wav'
+    return res
+
 _suffixes = ('.wav','.WAV','.flac','.ogg','.mp3','.aiff','.au','.opus','.raw','.txt','','.w64','.caf','.rf64','.safetensors')
 
 def _audio(x, folder):

@@ -25,3 +25,11 @@ def test_too_large_a_batch_says_to_lower_bs(what, tmp_path): faults.too_large_a_
 
 def test_two_processes_fill_one_cache(tmp_path): faults.two_on_a_cache(tmp_path)
 def test_of_two_experiments_in_one_folder_one_is_refused(tmp_path): faults.two_on_a_comparison(tmp_path)
+
+@pytest.mark.parametrize('persistent', [True,False])
+def test_training_grows_nothing_from_epoch_to_epoch(persistent):
+    import psutil; assert psutil
+    import loads
+    g = loads.growth(loads.many_epochs(8, persistent=persistent))
+    assert all(g[k]<=0 for k in ('files','threads','processes','shm')), g
+    assert g['rss_mb']<30, g  # a leak of the batches would be 2 MB an epoch, of an epoch's workers far more; the allocator takes some of this
