@@ -43,6 +43,7 @@ from .callback import *
 from .drift import *
 from .frontend import *
 from .learner import *
+from .share import *
 from .analysis import *
 from .suggest import *
 from .experiment import *

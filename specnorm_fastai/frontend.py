@@ -21,7 +21,7 @@ from fastai.data.transforms import IntToFloatTensor,ToTensor
 from fasttransform.transform import Pipeline,Transform
 
 from .core import AudioSpectrogram,AudioTensor,_whole_file,axes_name,span
-from .augment import CropTime,Delta,DeltaGPU
+from .augment import CropTime,Delta,DeltaGPU,TfmResize
 from .data import AudioPadType,DownmixMono,OpenAudio,PadAudio,Resample,ResizeSignal,ToPath,ToStr
 from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,_SpecPipe,_geometry,_need,_run_module
 from .functional import _extended,normalize,standardize,n_frames as _n_frames
@@ -29,9 +29,12 @@ from .mel import _check_range,_float32
 from .specstats import SpecStats,_differences,check_fingerprint,fingerprint
 from .stats import _inner_dl
 from .transforms import AudioNormalize,SpecNormalize
+from specnorm_fastai.ways_tfms import (ASTNormalize,DBReference,FillFrames,ItemNormalize,MinMaxNormalize,PCEN,RobustNormalize,RunningNormalize,
+    SlidingNormalize,_OfWave)
 
 # %% ../nbs/65_frontend.ipynb #c55e738e
 _then = (DynamicRangeCompression,Delta,DeltaGPU)
+_ways = (ItemNormalize,MinMaxNormalize,DBReference,SlidingNormalize,FillFrames,RunningNormalize,RobustNormalize,ASTNormalize,PCEN,SpecNormalize,CropTime,TfmResize)
 
 def _normalization(stats, axes, unchecked):
     "A `SpecNormalize` of what `stats` may be, and the `SpecStats` whose pipeline is to be compared; either may be None"
@@ -58,22 +61,26 @@ class SpecFrontend(nn.Module):
         sr:int, # Sample rate of the waveforms in Hz
         stats=None, # A `SpecStats`, a `SpecNormalize` that is set up, or (mean, std); None: no normalization
         axes='global', # To which axes a `SpecStats` is reduced: 'global', 'frequency' or dims
-        waveform_norm:str=None, # 'standard': what `AudioNormalize` does; None: nothing
+        waveform_norm=None, # 'standard': what `AudioNormalize` does; `RMSNormalize`, `PeakNormalize`, `LevelNormalize` or `AudioSlidingNormalize`; None: nothing
         mono:bool=False, # Mix the channels down first?
-        then=(), # Transforms between the spectrogram and its normalization: `DynamicRangeCompression`, `Delta`, `DeltaGPU`
+        then=(), # Transforms between the spectrogram and its normalization, in this order: `DynamicRangeCompression`, `Delta`, `DeltaGPU`, ways to normalize such as `ItemNormalize` or `PCEN`, `CropTime`, `TfmResize`
         clip_samples:int=None, # Crop each waveform to its middle, or add zeros behind it, to this length first; None: any length
         unchecked:bool=False # Use a `SpecStats` on a pipeline that it was not made by?
     ):
         super().__init__()
         for k,v in (('sr',sr),('clip_samples',1 if clip_samples is None else clip_samples)):
             if isinstance(v, bool) or not isinstance(v, int) or v<1: raise ValueError(f"{k}: expected a whole number above 0, got {v!r}")
-        if waveform_norm not in (None,'standard'): raise ValueError(f"waveform_norm: expected 'standard' or None, got {waveform_norm!r}")
+        if not isinstance(waveform_norm, _OfWave) and waveform_norm not in (None,'standard'):
+            raise ValueError(f"waveform_norm: expected 'standard', a transform such as RMSNormalize() or None, got {waveform_norm!r}")
         for t in then:
-            if not isinstance(t, _then): raise TypeError(f"then: expected {', '.join(t.__name__ for t in _then)}, got {type(t).__name__}")
+            if not isinstance(t, _then+_ways): raise TypeError(f"then: expected {', '.join(t.__name__ for t in _then+_ways)}, got {type(t).__name__}")
         to_spec = _to_spec(to_spec)
         rate = to_spec.settings.get('sample_rate')
         if rate not in (None,sr): raise ValueError(f"sr: the spectrogram was made for {rate} Hz, got {sr}")
-        self.to_spec,self.sr,self.waveform_norm,self.mono,self.then,self.clip_samples = to_spec,sr,waveform_norm,mono,tuple(then),clip_samples
+        self.to_spec,self.sr,self.mono,self.then,self.clip_samples = to_spec,sr,mono,tuple(then),clip_samples
+        self.wave = waveform_norm if isinstance(waveform_norm, _OfWave) else None
+        self.waveform_norm = waveform_norm if self.wave is None else self.wave.name
+        self.typed = any(not isinstance(t, _then) for t in self.then)  # does it take more than plain values: masks, settings?
         self.pipe,self.foreign = to_spec.pipe,getattr(to_spec, 'foreign', False)
         self.spec_settings = to_spec.mel if isinstance(to_spec, AudioToMFCC) else to_spec.settings
         norm,known = _normalization(stats, axes, unchecked)
@@ -85,10 +92,12 @@ class SpecFrontend(nn.Module):
     def _learn(self, known):
         "Make a spectrogram of noise: its settings are the fingerprint, and the statistics must fit it"
         times = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in self.then)  # channels that become of one
-        made = known.fingerprint if known is not None and isinstance(known.fingerprint, dict) else {}
+        made = next((o.fingerprint for o in (known,*self.then) if isinstance(getattr(o, 'fingerprint', None), dict)), {})
         channels = max((made.get('channels') or (1 if self.mean is None else self.mean.shape[1]))//times, 1)
         x = torch.rand(1, channels, max(self.least, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
-        with torch.no_grad(): sg = Pipeline([self.to_spec, *self.then])(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
+        with torch.no_grad():
+            sg = self.to_spec(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
+            for t in self.then: sg = t(sg, split_idx=1)
         self.fingerprint,self.n_rows,self.freqs,self.units = fingerprint(sg),sg.height,sg.freqs,sg.units
         if known is not None: check_fingerprint(known.fingerprint, self.fingerprint, 'the statistics')
         if self.mean is not None: SpecNormalize(self.mean, self.std, self.axes)._stats(sg)
@@ -106,17 +115,26 @@ class SpecFrontend(nn.Module):
         if self.mono and x.shape[1]!=1: x = x.mean(1, keepdim=True)
         with _float32(x):
             if self.waveform_norm is None: _check_range(x, self.spec_settings.get('on_clip', 'ignore'))
+            elif self.wave is not None: x = self.wave(AudioTensor(x, sr=self.sr, lengths=lengths)).plain()
             else: x = standardize(x, None if lengths is None else lengths[:,None])
+            if self.typed: return self._normalized(self._as_typed(x, lengths))
             y = _run_module(self.pipe, x) if self.foreign else self.pipe(x, self.sr, lengths)
             for t in self.then: y = t.values(y, None if lengths is None else self.n_frames(lengths))
             return self._normalized(y)
+
+    def _as_typed(self, x, lengths):
+        "Features by the transforms themselves, which know of padding, silence and settings"
+        sg = self.to_spec(AudioTensor(x, sr=self.sr, lengths=lengths, waveform_norm=self.waveform_norm or 'none'))  # its range is checked already
+        for t in self.then: sg = t(sg, split_idx=1)
+        return sg.plain()
 
     def _normalized(self, y): return y if self.mean is None else normalize(y, self.mean, self.std)
 
     def extra_repr(self):
         stats = 'no normalization' if self.mean is None else f"{axes_name(self.axes)} normalization, mean {span(self.mean)}, std {span(self.std)}"
         clip = '' if self.clip_samples is None else f", clips of {self.clip_samples} samples"
-        return f"{self.sr} Hz{clip}, waveform_norm={self.waveform_norm!r}, {self.to_spec.name}, {stats}"
+        then = ''.join(f', {getattr(t, "name", type(t).__name__)}' for t in self.then)
+        return f"{self.sr} Hz{clip}, waveform_norm={self.waveform_norm!r}, {self.to_spec.name}{then}, {stats if self.mean is not None or not self.typed else 'no statistics behind'}"
 
 # %% ../nbs/65_frontend.ipynb #cdd340ea
 def _edges(front):
@@ -227,9 +245,9 @@ def _clip_samples(sized, sr, resize):
 
 @patch(cls_method=True)
 def from_dls(cls:SpecFrontend,
-    dls:DataLoaders, # Their pipeline is read: `Resample`, `DownmixMono`, `AudioNormalize`, `AudioToSpec` or `AudioToMFCC`, `SpecNormalize`
+    dls:DataLoaders, # Their pipeline is read: `Resample`, `DownmixMono`, `AudioNormalize` or another way for waveforms, `AudioToSpec` or `AudioToMFCC`, `SpecNormalize` and other ways
     skip=(), # Transforms, or names of their classes or functions, to leave out
-    resize:bool=None # Bring clips to the length of `ResizeSignal`, as at validation? None: no, with a warning where there is one
+    resize:bool=None # Bring clips to the length of `ResizeSignal` or `CropTime`, as at validation? None: no, with a warning where there is one
 ): # A `SpecFrontend`
     "The front end of a `DataBlock`'s DataLoaders"
     dl = _inner_dl(dls.valid if isinstance(dls, DataLoaders) else dls)
@@ -240,25 +258,28 @@ def from_dls(cls:SpecFrontend,
     for t in _all_tfms(dl):
         name = _called(t)
         if name in skip or any(o is t or o is not None and o is _function(t) for o in skip) or isinstance(t, _nothing) or getattr(t, 'augments', False) or not _acts_on_sound(t): continue
-        if to_spec is not None and isinstance(t, (Resample,DownmixMono,AudioNormalize,AudioToSpec,AudioToMFCC)):
+        if to_spec is not None and isinstance(t, (Resample,DownmixMono,AudioNormalize,_OfWave,AudioToSpec,AudioToMFCC)):
             raise ValueError(f"dls: expected one spectrogram, and {name} before it; {name} comes behind {type(to_spec).__name__}")
-        if wave is not None and isinstance(t, (Resample,DownmixMono,ResizeSignal)): raise ValueError(f"dls: expected AudioNormalize behind {name}, found before it")
-        if isinstance(t, (ResizeSignal,CropTime)): sized = t
+        if wave is not None and isinstance(t, (Resample,DownmixMono,ResizeSignal)): raise ValueError(f"dls: expected {_called(wave)} behind {name}, found before it")
+        if wave is not None and isinstance(t, (AudioNormalize,_OfWave)): raise ValueError(f"dls: expected one normalization of waveforms, found {_called(wave)} and {name}")
+        if isinstance(t, ResizeSignal) or isinstance(t, CropTime) and not (resize and to_spec is not None): sized = t
         elif isinstance(t, Resample): sr = t.sr_new
         elif isinstance(t, DownmixMono): mono = True
-        elif isinstance(t, AudioNormalize): wave = 'standard'
+        elif isinstance(t, (AudioNormalize,_OfWave)): wave = t
         elif isinstance(t, (AudioToSpec,AudioToMFCC)): to_spec = t
-        elif isinstance(t, SpecNormalize) and to_spec is not None and norm is None: norm = t
-        elif isinstance(t, _then) and to_spec is not None and norm is None: then.append(t)
+        elif isinstance(t, _then+_ways) and to_spec is not None:
+            then,norm = [*then, *([] if norm is None else [norm])],None  # what stood last does so no longer
+            if isinstance(t, SpecNormalize): norm = t
+            else: then.append(t)
         else:
             raise ValueError(f"dls: its pipeline holds {name}, which a SpecFrontend does not know. What changes the features belongs into the model then; "
                              f"skip=[{name!r}] leaves it out where it changes nothing at inference")
     if to_spec is None: raise ValueError("dls: there is no AudioToSpec or AudioToMFCC in its transforms")
     if sr is None:
-        known = norm.fingerprint if norm is not None and isinstance(norm.fingerprint, dict) else {}
+        known = next((o.fingerprint for o in (norm,*then) if isinstance(getattr(o, 'fingerprint', None), dict)), {})
         if (sr:=known.get('sample_rate') or to_spec.settings.get('sample_rate')) is None:
             raise ValueError("dls: nothing says the sample rate; add Resample(sr) or AudioBlock(sample_rate=...)")
-    return cls(to_spec, int(sr), norm, waveform_norm=wave, mono=mono, then=then, clip_samples=_clip_samples(sized, int(sr), resize))
+    return cls(to_spec, int(sr), norm, waveform_norm='standard' if isinstance(wave, AudioNormalize) else wave, mono=mono, then=then, clip_samples=_clip_samples(sized, int(sr), resize))
 
 # %% ../nbs/65_frontend.ipynb #c386a2e2
 def _two_frames(front):
@@ -270,6 +291,9 @@ def export(self:SpecFrontend,
     channels:int=1 # Channels of the waveforms
 ): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
     "This front end as a program of `torch.export`"
+    if self.typed or self.wave is not None:
+        raise ValueError("export: expected plain values from end to end; "
+            + (f"waveform_norm={self.waveform_norm!r} has no exported form, 'standard' has" if self.wave is not None else f"{[type(t).__name__ for t in self.then if not isinstance(t, _then)]} have no exported form; SpecNormalize with statistics, the last of all, has"))
     if any(isinstance(t, Delta) for t in self.then):
         raise ValueError("then: torch.export ties Delta's polynomial ends to one length; DeltaGPU exports, or the model takes the slopes")
     if self.clip_samples is not None and (self.then or _silence_moves(self)):
@@ -312,6 +336,7 @@ class SpecStream:
         s = front.spec_settings
         for bad,why in ((front.foreign, f"{type(front.pipe).__name__} is not known to work frame by frame"),
                         (any(isinstance(t, (Delta,DeltaGPU)) for t in front.then), "Delta looks ahead"),
+                        (front.typed, f"{[type(t).__name__ for t in front.then if not isinstance(t, _then)]} are known for whole clips alone"),
                         (front.clip_samples, "clip_samples is for clips, not for streams"),
                         (front.waveform_norm, f"waveform_norm={front.waveform_norm!r} needs the whole clip"),
                         (not front.foreign and s.get('to_db') and s.get('top_db') is not None, f"top_db={(s or {}).get('top_db')} needs the loudest point of the whole clip"),

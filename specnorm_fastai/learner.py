@@ -38,6 +38,11 @@ def _sum_inputs(stem, n_in):
     stem.weight.grad = None
     stem.in_channels = n_in
 
+def _note_arch(model, name, n_out, n_in, kw):
+    "Let a network know how `spec_model` makes another one like it"
+    model._spec_arch = dict(name=name, n_out=n_out, n_in=n_in, kwargs=dict(kw))
+    return model
+
 def make_xresnet_grayscale(
     model:nn.Module, # A network whose first convolution takes images, such as `xresnet18()`
     n_in:int=1 # Channels that it shall take
@@ -55,7 +60,7 @@ def xresnet18_grayscale(
     **kwargs # Passed to `xresnet18`
 )->nn.Module:
     "fastai's xResNet18 for spectrograms"
-    return make_xresnet_grayscale(xresnet18(n_out=n_out, **kwargs), n_in)
+    return _note_arch(make_xresnet_grayscale(xresnet18(n_out=n_out, **kwargs), n_in), 'xresnet18', n_out, n_in, kwargs)
 
 # %% ../nbs/70_learner.ipynb #c7aebb23
 def small_cnn(
@@ -68,8 +73,9 @@ def small_cnn(
     for k,v in dict(n_out=n_out, n_in=n_in, width=width).items():
         if isinstance(v, bool) or not isinstance(v, int) or v<1: raise ValueError(f"{k}: expected a whole number above 0, got {v!r}")
     w,pool = width,partial(nn.MaxPool2d, 2, ceil_mode=True)
-    return nn.Sequential(ConvLayer(n_in, w, 5, stride=2), ConvLayer(w, 2*w), pool(), ConvLayer(2*w, 4*w), pool(), ConvLayer(4*w, 8*w),
-                         AdaptiveConcatPool2d(), Flatten(), nn.Dropout(p), nn.Linear(16*w, n_out))
+    model = nn.Sequential(ConvLayer(n_in, w, 5, stride=2), ConvLayer(w, 2*w), pool(), ConvLayer(2*w, 4*w), pool(), ConvLayer(4*w, 8*w),
+                          AdaptiveConcatPool2d(), Flatten(), nn.Dropout(p), nn.Linear(16*w, n_out))
+    return _note_arch(model, 'small', n_out, n_in, dict(width=width, p=p))
 
 # %% ../nbs/70_learner.ipynb #cbee2c72
 _own = dict(small=small_cnn, xresnet18=xresnet18, xresnet34=xresnet34, xresnet50=xresnet50)
@@ -116,10 +122,10 @@ def spec_model(
     if name=='small':
         if pretrained: raise ValueError("pretrained: there are no pretrained weights for 'small'")
         return small_cnn(n_out, n_in, **kwargs)
-    if name in _own: return _xresnet(name, n_out, n_in, pretrained, kwargs)
+    if name in _own: return _note_arch(_xresnet(name, n_out, n_in, pretrained, kwargs), name, n_out, n_in, kwargs)
     timm = _timm()
     if not (timm and (':' in name or timm.is_model(name))): raise _unknown(name, timm)
-    return _timm_model(timm, name, n_out, n_in, pretrained, kwargs)
+    return _note_arch(_timm_model(timm, name, n_out, n_in, pretrained, kwargs), name, n_out, n_in, kwargs)
 
 # %% ../nbs/70_learner.ipynb #c25b9467
 def head_splitter(
