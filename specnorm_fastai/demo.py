@@ -126,9 +126,11 @@ def _of_ways(demo, x, wave, raw, feats, ref, whose):
     return res
 
 def _model_input(model, x, feats):
-    with torch.inference_mode(): y = model.frontend(model.clip(x)[None])[0].plain().float()
+    c = model.clip(x)
+    n = int(c.real_lengths)
+    y = model.frontend(c.plain()[None].to(model.device), None if n==c.nsamples else torch.tensor([n]))[0].as_subclass(Tensor).float().cpu()
     units = 'std' if model.frontend.mean is not None else feats.units
-    return AudioSpectrogram.create(y.clone(), settings={**feats.settings, 'units':units}, freqs=feats.freqs)
+    return AudioSpectrogram.create(y, settings={**feats.settings, 'units':units}, freqs=feats.freqs)
 
 class ClipView:
     "A clip as the page shows it"
@@ -182,7 +184,7 @@ def _figure(w, h, **kwargs):
 
 def wave_figure(
     view:ClipView, # See `describe_clip`
-    size=(5.6,1.7) # Inches
+    size=(4.8,1.6) # Inches
 ): # A matplotlib `Figure`
     "The waveform as it was recorded over seconds, each channel by itself"
     x = view.wave.plain().numpy()
@@ -217,17 +219,16 @@ def _draw(way, ax, title=True):
         lo,hi = np.percentile(way.spec.plain().float().numpy(), (.5,99.5))
         if hi>lo: kw = dict(vmin=lo, vmax=hi)
     way.spec.show(ctx=ax, title=way.title if title else '', **kw)
-    for im in ax.images:
-        if (bar:=im.colorbar) is not None and not bar.ax.get_ylabel(): bar.set_label('dB' if way.spec.units=='dB' else way.spec.units or 'value'); bar.formatter = '%.3g'; bar.update_ticks()
+    if way.spec.units!='dB' and not way.spec.units and (bar:=ax.images[0].colorbar) is not None: bar.set_label('value')
 
 def ways_figure(
     view:ClipView, # See `describe_clip`
-    ncols:int=4 # Pictures in a row
+    ncols:int=5 # Pictures in a row
 ): # A matplotlib `Figure`
     "The clip under each normalization, side by side"
     n = len(view.ways)
     nrows = -(-n//ncols)
-    fig = _figure(3.6*ncols, 2.3*nrows)
+    fig = _figure(3.4*ncols, 2.3*nrows)
     axs = fig.subplots(nrows, ncols, squeeze=False).flatten()
     for ax,w in zip(axs, view.ways.values()): _draw(w, ax)
     for ax in axs[n:]: ax.set_axis_off()
@@ -235,7 +236,7 @@ def ways_figure(
 
 def stats_figure(
     view:ClipView, # See `describe_clip`
-    size=(5.6,3.2) # Inches
+    size=(4.8,3.1) # Inches
 ): # A matplotlib `Figure`
     "Mean ± std of each frequency, of the clip and of the reference"
     fig = _figure(*size)
@@ -252,7 +253,7 @@ def stats_figure(
     hz,at = view.feats.freqs,np.linspace(0, n-1, min(7,n)).round().astype(int)
     if hz is not None: ax.set_xticks(at, [_hz(hz[i]) for i in at])
     ax.set(xlabel='frequency (Hz)' if hz is not None else 'row', ylabel=view.feats.units or 'value', xlim=(0,max(n-1,1)))
-    ax.grid(alpha=.3); ax.legend(fontsize='x-small', ncols=2)
+    ax.grid(alpha=.3); ax.legend(fontsize='small', ncols=2)
     return fig
 
 # %% ../nbs/92_demo.ipynb #c575ece5
@@ -374,7 +375,7 @@ _css = """
 .sn-note {font-size:.85rem}
 .sn-fig {margin:0; min-width:0} .sn-fig img {display:block; width:100%; height:auto; background:#fff; border-radius:6px; border:1px solid var(--border-color-primary)}
 .sn-fig figcaption {margin:0 0 4px; line-height:1.35; overflow-wrap:anywhere} .sn-fig figcaption span {opacity:.8; font-size:.85rem; display:block}
-.sn-one {max-width:820px; margin:0 auto}
+.sn-one {max-width:680px; margin:0 auto} #sn-overview .sn-fig+.sn-fig {margin-top:12px}
 .sn-grid {display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr)); gap:16px}
 .sn-bar {display:grid; grid-template-columns:minmax(0,9em) 1fr 4.5em; gap:8px; align-items:center; margin:4px 0} .sn-bar span {overflow:hidden; text-overflow:ellipsis; white-space:nowrap}
 .sn-bar i {background:var(--border-color-primary); height:12px; border-radius:6px; overflow:hidden} .sn-bar b {display:block; height:100%; background:#1f77b4} .sn-bar em {text-align:right; font-style:normal; font-variant-numeric:tabular-nums}
@@ -407,7 +408,7 @@ def analyse(
         left = ''.join(f'<br>{_esc(k)}: {_esc(v)}' for k,v in view.left_out.items())
         return dict(message=_message(f"<b>{_esc(name)}</b>: {w.duration:.3g} s, {w.sr} Hz, {w.nchannels} channel{'s'*(w.nchannels>1)}{mixed}. Statistics: {_esc(view.whose)}.", 'info'),
             prediction=prediction_html(view.prediction),
-            overview=_fig_html('Waveform', 'as it was recorded', _picture(wave_figure(view), 'Waveform over seconds'))+_fig_html('Spectrogram', f'raw, at {demo.sr} Hz', _picture(spec_figure(view, size=(5.6,2.8)), 'Raw spectrogram')),
+            overview=_fig_html('Waveform', 'as it was recorded', _picture(wave_figure(view), 'Waveform over seconds'))+_fig_html('Spectrogram', f'raw, at {demo.sr} Hz', _picture(spec_figure(view, size=(4.8,2.6)), 'Raw spectrogram')),
             ways=_pages(view), left_out=f'<p class="sn-note">Left out:{left}</p>' if left else '',
             stats=_fig_html('Each frequency', "mean and std of the clip" + (" and of the train set" if view.reference is not None else ''), _picture(stats_figure(view), 'Mean and standard deviation over frequency'), 'sn-one'),
             drift=drift_html(view, log, verdict))
