@@ -51,7 +51,7 @@ $(STAMP): constraints.txt settings.ini setup.py pyproject.toml
 	@echo "Installing into $(VENV), with the versions of constraints.txt: 2 to 4 minutes and about 6 GB the first time"
 	@rm -f $@
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,docs,torchaudio]'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs,torchaudio]'
 	@touch $@
 
 .PHONY: help compare test install bench reliability export clean-nbs docs readme

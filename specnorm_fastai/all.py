@@ -49,4 +49,5 @@ from .suggest import *
 from .experiment import *
 from .compare import *
 from .report import *
+from .demo import *
 from .fastaudio import *
