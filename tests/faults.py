@@ -172,7 +172,7 @@ def kill_filling(folder, rounds):
     for k in range(rounds):
         at = folder/f'cache{k%3}'
         if k%3==0: [shutil.rmtree(folder/f'cache{i}', ignore_errors=True) for i in range(3)]
-        n += killed(_fill, files, at, most=.25)
+        n += killed(_fill, files, at, most=.05)
         end = outcome(_samples, files, at)
         _need(end[0]=='done', f'{end}')
     return n
@@ -183,7 +183,7 @@ def kill_preprocessing(folder, rounds):
     want = {f.name:AudioTensor.create(f).plain() for f in preprocess_audio_folder(src, output_dir=folder/'want', progress=False).glob('*.wav')}
     for k in range(rounds):
         out = folder/f'out{k}'; out.mkdir()
-        n += killed(_preprocess_to, src, out, most=.3)
+        n += killed(_preprocess_to, src, out, most=.1)
         for f in out.glob('*.wav'): audio_info(f)
         preprocess_audio_folder(src, output_dir=out, progress=False)
         got = {f.name:AudioTensor.create(f).plain() for f in out.glob('*.wav')}
