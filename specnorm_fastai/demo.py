@@ -144,7 +144,7 @@ def _clip_stats(sgs, rule, ref=None):
     "Statistics of spectrograms, taken as the reference was"
     rec = StatsRecorder((0,3), quantiles=True, groups=128)
     for sg in sgs: _add(rec, sg[None], rule, None)
-    if not rec.frames['counted']: raise ValueError('no frame of this clip holds sound that can be measured')
+    if not rec.frames['counted']: raise ValueError('silent clip: expected sound, but every frame of it is silent or constant')
     return SpecStats.from_recorder(rec)
 
 def describe_clip(

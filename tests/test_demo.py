@@ -40,6 +40,7 @@ def _write(path, kind):
     elif kind=='truncated': sf.write(path, tone(), 16000); path.write_bytes(path.read_bytes()[:-5000])
     elif kind=='nan': x = tone(); x[77] = np.nan; sf.write(path, x, 16000, subtype='FLOAT')
     elif kind=='silence': sf.write(path, tone()*0, 16000)
+    elif kind=='constant': sf.write(path, tone()*0+.5, 16000)
     elif kind=='one sample': sf.write(path, tone(1), 16000)
     elif kind=='too long': sf.write(path, tone(16000*3), 16000)
     elif kind=='too large': sf.write(path, tone(60000), 48000, subtype='FLOAT')
@@ -48,7 +49,7 @@ def _write(path, kind):
     return path
 
 bad = dict(text='cannot read', empty='empty audio file (0 bytes)', truncated='truncated audio file', nan='NaN or Inf in 1 of 8000 samples', silence='silent clip: expected sound')
-bad.update({'header only':'no audio samples', 'one sample':'clip too short: expected at least', 'too long':'clip too long: expected at most 2 s, got 3 s', 'too large':'file too large: expected at most 0.2 MB, got 0.24',
+bad.update({'constant':'every frame of it is silent or constant', 'header only':'no audio samples', 'one sample':'clip too short: expected at least', 'too long':'clip too long: expected at most 2 s, got 3 s', 'too large':'file too large: expected at most 0.2 MB, got 0.24',
             'channels':'too many channels: expected at most 8, got 9', 'rate':'sample rate: expected at most 384000 Hz, got 500000 Hz'})
 
 @pytest.mark.parametrize('kind', bad)
@@ -109,6 +110,14 @@ def test_statistics_of_another_pipeline_are_refused(model, files):
     with pytest.raises(TypeError, match='model: expected a SpecModel, got str'): SpecDemo('folder')
     with pytest.raises(TypeError, match='stats: expected SpecStats, got str'): SpecDemo(stats='file')
 
+def test_channels_that_are_not_mixed_down_must_be_there(tmp_path):
+    for i in range(30): sf.write(tmp_path/f'{i}.wav', tone(c=2, seed=i), 16000)
+    demo = SpecDemo(stats=collect_stats(sorted(tmp_path.glob('*.wav')), tfms=[AudioToSpec.from_cfg(cfg)]))
+    assert demo.channels==2 and describe_clip(read_clip(tmp_path/'0.wav'), demo).feats.shape[0]==2
+    assert len(analyse(tmp_path/'0.wav', demo)['ways'])==10
+    sf.write(tmp_path/'mono.wav', tone(), 16000)
+    assert 'channels: expected 2, which this pipeline does not mix down, got 1' in analyse(tmp_path/'mono.wav', demo)['message']
+
 def test_what_does_not_apply_is_named_with_its_reason(files):
     few = collect_stats(files[20:60], tfms=[Resample(16000), DownmixMono(), AudioToMFCC(n_mfcc=13, melkwargs=dict(n_fft=512, n_mels=32))], quantiles=False)
     res = analyse(files[0], SpecDemo(stats=few))
@@ -144,7 +153,7 @@ def test_the_same_clip_counts_once_and_twenty_give_a_verdict(files, stats):
 
 def test_silence_between_sounds_and_extremes_make_finite_pictures(stats, tmp_path):
     x = tone(16000); x[4000:9000] = 0
-    for k,v in {'gap':x, 'clipped':np.sign(x), 'dc':np.full_like(x, .5), 'tiny':x*1e-7, 'impulse':np.eye(16000, 1, -5000, dtype=np.float32)}.items():
+    for k,v in {'gap':x, 'clipped':np.sign(x), 'tiny':x*1e-7, 'impulse':np.eye(16000, 1, -5000, dtype=np.float32)}.items():
         sf.write(tmp_path/f'{k}.wav', v, 16000, subtype='FLOAT')
         res = analyse(tmp_path/f'{k}.wav', SpecDemo(stats=stats))
         assert len(res['ways'])+res['left_out'].count('<br>')==10 and 'alert' not in res['message'], (k, res['message'])
