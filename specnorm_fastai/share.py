@@ -119,7 +119,9 @@ class SpecModel(nn.Module):
         "Samples at `sr` that each clip is brought to; None: clips keep their length"
         return self.frontend.clip_samples if self.resize is None else int(self.resize.duration/1000*self.sr)
     @property
-    def device(self): return next((p.device for p in self.parameters()), torch.device('cpu'))
+    def device(self):
+        "Of the weights"
+        return next((p.device for p in self.parameters()), torch.device('cpu'))
 
     def forward(self,
         x:Tensor, # Waveforms at `sr`, (batch, channel, time), float; or an `AudioTensor`

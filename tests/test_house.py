@@ -44,27 +44,6 @@ def test_the_readmes_python_runs_as_printed(tmp_path):
     r = subprocess.run([sys.executable,'-c',code], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
 
-def _public():
-    from importlib import import_module
-    for m in sorted((root/'specnorm_fastai').glob('[a-z]*.py')):
-        if m.stem=='all': continue
-        mod = import_module(f'specnorm_fastai.{m.stem}')
-        for n in mod.__all__:
-            if callable(o:=getattr(mod, n)) and getattr(o, '__module__', '').startswith('specnorm_fastai'): yield f'{m.stem}.{n}',o
-
-def test_every_public_name_has_a_docstring_and_documents_its_parameters():
-    import inspect
-    from fastcore.docments import docments
-    bad = []
-    for name,o in _public():
-        if not inspect.getdoc(o): bad.append(f'{name}: no docstring')
-        if o.__class__.__name__=='Function' or inspect.isclass(o) and issubclass(o, (BaseException,)) or hasattr(o, '__wrapped__'): continue
-        f = o.__init__ if inspect.isclass(o) and '__init__' in o.__dict__ else o.__dict__.get('__new__') if inspect.isclass(o) else o
-        if f is None or name in ('features.AudioConfig','data.AudioPadType','data.RemoveType'): continue
-        for p,d in docments(f, returns=False).items():
-            if p not in ('self','cls','kwargs','args') and not d: bad.append(f'{name}({p})')
-    assert not bad, bad
-
 # what tells the shape or the unit of a tensor: dims in brackets, a unit, or another name that has it
 _shaped = re.compile(r"\([^()]*(,|\.\.\.)[^()]*\)|[Aa]ny shape|[Ll]ike `|[Aa]s large as|[Aa]s of `|[Ss]ee `|\bdims\b|\bdB\b|\bHz\b|\bseconds\b|\b([Aa]|[Oo]ne) number|broadcasts")
 
