@@ -47,7 +47,7 @@ def _soxr(a, old, new, n):
     "The first `n` samples of resampled (channel, time)"
     import soxr
     y = a[:,:0]
-    if (2*a.shape[1]*new+old)//(2*old)>=n: y = soxr.resample(a.T, old, new, quality='HQ').T
+    if (2*a.shape[1]*new+old)//(2*old)>=n: y = soxr.resample(a.T if a.shape[1]>1 else a.T.copy(), old, new, quality='HQ').T  # strides of one sample of two channels can say anything, and soxr believes them
     if y.shape[1]<n: y = soxr.resample(np.pad(a, [(0,0),(0,-(-old//new))]).T, old, new, quality='HQ').T  # it rounds the length, and may lack one sample
     return y[:,:n]
 

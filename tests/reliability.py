@@ -102,6 +102,8 @@ def write(d):
         for k,v in d['matrix']['results'].items():
             vs = v.get('versions', {})
             L.append(f"| {k} | {' | '.join(vs.get(n, '-') for n in ('python','fastai','torch','librosa','pandas'))} | {v['state']} | {v.get('passed', 'program only')} | {v.get('seconds', '-')} |")
+        from matrix import STACKS
+        if left:=[k for k in STACKS if k not in d['matrix']['results']]: L += ['', f"Not run: {'; '.join(left)}."]
         L += ['']
     (here/'RELIABILITY.md').write_text('\n'.join(L).rstrip()+'\n')
 
