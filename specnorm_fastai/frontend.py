@@ -56,6 +56,7 @@ def _to_spec(t):
 
 class SpecFrontend(nn.Module):
     "Waveform (batch, channel, time) at one sample rate to normalized features (batch, channel, freq, frame)"
+    wave,typed = None,False
     def __init__(self,
         to_spec, # An `AudioToSpec` or `AudioToMFCC`, or a configuration of `AudioConfig`
         sr:int, # Sample rate of the waveforms in Hz
@@ -94,7 +95,8 @@ class SpecFrontend(nn.Module):
         times = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in self.then)  # channels that become of one
         made = next((o.fingerprint for o in (known,*self.then) if isinstance(getattr(o, 'fingerprint', None), dict)), {})
         channels = max((made.get('channels') or (1 if self.mean is None else self.mean.shape[1]))//times, 1)
-        x = torch.rand(1, channels, max(self.least, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
+        n = self.clip_samples if self.clip_samples and any(isinstance(t, TfmResize) for t in self.then) else max(self.least, self.sr//5)  # the hop of what was scaled depends on its length
+        x = torch.rand(1, channels, n, generator=torch.Generator().manual_seed(0))-.5
         with torch.no_grad():
             sg = self.to_spec(AudioTensor(x, sr=self.sr, waveform_norm=self.waveform_norm))
             for t in self.then: sg = t(sg, split_idx=1)
@@ -286,11 +288,8 @@ def _two_frames(front):
     "Samples that make two frames, a fifth of a second where windows are not known: torch.export takes one frame for a special case"
     return max(front.least, _samples(front, 2) if _edges(front) else front.sr//5)
 
-@patch
-def export(self:SpecFrontend,
-    channels:int=1 # Channels of the waveforms
-): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
-    "This front end as a program of `torch.export`"
+def _check_export(self):
+    "Raise where a front end has no exported form"
     if self.typed or self.wave is not None:
         raise ValueError("export: expected plain values from end to end; "
             + (f"waveform_norm={self.waveform_norm!r} has no exported form, 'standard' has" if self.wave is not None else f"{[type(t).__name__ for t in self.then if not isinstance(t, _then)]} have no exported form; SpecNormalize with statistics, the last of all, has"))
@@ -298,6 +297,13 @@ def export(self:SpecFrontend,
         raise ValueError("then: torch.export ties Delta's polynomial ends to one length; DeltaGPU exports, or the model takes the slopes")
     if self.clip_samples is not None and (self.then or _silence_moves(self)):
         raise ValueError("clip_samples: a front end whose silence depends on the rest of the clip (top_db, MFCC in dB, slopes, other modules) exports only without it")
+
+@patch
+def export(self:SpecFrontend,
+    channels:int=1 # Channels of the waveforms
+): # A `torch.export.ExportedProgram` of samples (batch, channel, time), any number of items, two frames or more
+    "This front end as a program of `torch.export`"
+    _check_export(self)
     Dim,least = torch.export.Dim,_two_frames(self)
     x = torch.rand(2, channels, max(least+1, self.sr//5), generator=torch.Generator().manual_seed(0))-.5
     x = x.to(next(self.buffers(), x).device)

@@ -8,12 +8,13 @@ from torch import nn
 
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor,get_audio_files
 from specnorm_fastai.data import AudioBlock,AudioPadType,DownmixMono,PadAudio,ResizeSignal,audio_table
-from specnorm_fastai.augment import AddNoise,Delta,DeltaGPU,MaskFreq,TfmResize
+from specnorm_fastai.augment import AddNoise,CropTime,Delta,DeltaGPU,MaskFreq,TfmResize
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec,DynamicRangeCompression
 from specnorm_fastai.frontend import SpecFrontend,SpecStream
 from specnorm_fastai.recorder import StatsRecorder
 from specnorm_fastai.specstats import SpecStats
 from specnorm_fastai.transforms import AudioNormalize,SpecNormalize
+from specnorm_fastai.ways_tfms import *
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*filters hold no frequency','ignore::DeprecationWarning','ignore::FutureWarning')
 SMALL = dict(n_fft=256, hop_length=100)
@@ -254,7 +255,7 @@ def test_augmentation_is_left_out(synthetic):
     dls,df = loaders(synthetic, item_tfms=[Aug()], batch_tfms=[transform('Mel'),SpecNormalize()]); same(dls, df, SpecFrontend.from_dls(dls))
 
 @pytest.mark.parametrize('kw,what', [(lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[transform('Basic')]),'one spectrogram'), (lambda: dict(batch_tfms=[]),'no AudioToSpec'), (lambda: dict(block=AudioBlock(sample_rate=None), batch_tfms=[transform('Basic')]),'sample rate'),
-    (lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[AudioNormalize()]),'AudioNormalize comes behind AudioToSpec'), (lambda: dict(batch_tfms=[transform('Basic'),TfmResize(32)]),'holds TfmResize')])
+    (lambda: dict(item_tfms=[transform('Mel')], batch_tfms=[AudioNormalize()]),'AudioNormalize comes behind AudioToSpec'), (lambda: dict(batch_tfms=[AudioNormalize(),RMSNormalize(),transform('Basic')]),'one normalization of waveforms')])
 def test_pipelines_that_cannot_be_are_named(synthetic, kw, what):
     dls,_ = loaders(synthetic, **kw())
     with pytest.raises(ValueError, match=what): SpecFrontend.from_dls(dls)
@@ -443,3 +444,30 @@ def test_what_cannot_be_told_is_named_not_dropped(synthetic, f, what):
 
 def test_a_length_below_one_window_is_refused():
     with pytest.raises(ValueError, match='clip_samples: expected at least'): SpecFrontend(CFGS['VITS'](), 16000, clip_samples=10)
+
+WAYS = [[ItemNormalize()],[ItemNormalize('band', 4, std=False, mask=None)],[MinMaxNormalize()],[DBReference(top_db=60.),SpecNormalize(-20.,10.)],[SlidingNormalize(20, center=False, min_window=5)],
+        [FillFrames(-30.)],[SpecNormalize(-20.,10.),FillFrames(0.)],[CropTime(200)],[TfmResize((16,20))],[Delta(),ItemNormalize()]]
+@pytest.mark.parametrize('ways', WAYS, ids=lambda w: '+'.join(type(t).__name__ for t in w))
+def test_ways_behind_the_spectrogram_come_along(synthetic, ways):
+    "Each way as the pipeline applies it, on whole and on padded batches"
+    dls,_ = loaders(synthetic, batch_tfms=[RMSNormalize(),transform('Mel'),*ways])
+    f,x = SpecFrontend.from_dls(dls, resize=True),noise(2,1,9000)*.1
+    dls.valid.after_batch.split_idx = 1  # as where it is iterated
+    for ln in (None,torch.tensor([9000,5000])):
+        want = dls.valid.after_batch(AudioTensor(x.plain() if ln is None else x.plain()*(torch.arange(9000)<ln[:,None])[:,None], sr=16000, lengths=ln)).plain()
+        close(f(x.plain() if ln is None else x.plain()*(torch.arange(9000)<ln[:,None])[:,None], ln), want, 1e-5)
+    again = SpecFrontend.from_dls(dls, resize=True); again.load_state_dict(f.state_dict())
+    with pytest.raises(ValueError, match='cannot stream'): f.stream()
+    with pytest.raises(ValueError, match='no exported form'): f.export()
+
+def test_pcen_and_statistics_behind_it_come_along(synthetic):
+    dls,_ = loaders(synthetic, batch_tfms=[transform('Mel', to_db=False),PCEN(),SpecNormalize(axes='frequency')])
+    f,x = SpecFrontend.from_dls(dls),noise(2,1,9000)*.1
+    assert [type(t).__name__ for t in f.then]==['PCEN'] and f.mean is not None
+    close(f(x), dls.valid.after_batch(AudioTensor(x.plain(), sr=16000)).plain(), 1e-5)
+
+def test_a_front_end_that_was_pickled_before_it_knew_ways_still_answers():
+    import pickle
+    f = SpecFrontend(AudioConfig.BasicMelSpectrogram(n_mels=16, n_fft=512), 16000, (0.,1.)); x = noise(1,1,4000).plain()
+    old = pickle.loads(pickle.dumps(f)); del old.__dict__['wave'],old.__dict__['typed']
+    assert torch.equal(old(x), f(x))
