@@ -397,14 +397,15 @@ def analyse(
     demo:SpecDemo, # Model and statistics
     log:ClipLog=None, # Clips of this visitor so far
     name:str=None, # What to call the file; None: its own name
-    **bounds # `max_seconds`, `max_mb`
+    max_seconds:float=60, # See `read_clip`
+    max_mb:float=20 # See `read_clip`
 )->dict: # HTML by part of the page: message, prediction, overview, ways (a dict), left_out, stats, drift
     "All that the page shows of a file; of a bad one only a message"
     empty = dict(message='', prediction='', overview='', ways={}, left_out='', stats='', drift='')
     if path is None: return empty
     name = name or Path(path).name
     try:
-        x = read_clip(path, **bounds)
+        x = read_clip(path, max_seconds, max_mb)
         view = describe_clip(x, demo, name)
         verdict = None if log is None else log.add(view)
         w = view.wave
