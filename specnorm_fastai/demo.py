@@ -10,7 +10,6 @@ __all__ = ['read_clip', 'SpecDemo', 'Way', 'ClipView', 'describe_clip', 'wave_fi
 # %% ../nbs/92_demo.ipynb #c29971ac
 import argparse,base64,hashlib,html,io,math,os,signal,sys,tempfile,threading
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -100,12 +99,15 @@ class SpecDemo:
         ref = f"the train set's statistics ({self.reference.n_clips or 'an unknown number of'} clips)" if self.reference is not None else f"no reference: {self.why_not}"
         return f"SpecDemo: {self.sr} Hz, {self.to_spec.name}\n  {ref}\n  {'no model' if self.model is None else f'a model of {len(self.model.vocab)} labels'}"
 
-# %% ../nbs/92_demo.ipynb #cad7d929
-class Way(NamedTuple):
+# %% ../nbs/92_demo.ipynb #c5a85415
+class Way:
     "A clip under one normalization"
-    title:str # What it is called
-    what:str # What it does, and by whose statistics
-    spec:AudioSpectrogram # (channel, freq, time)
+    def __init__(self,
+        title:str, # What it is called
+        what:str, # What it does, and by whose statistics
+        spec:AudioSpectrogram # (channel, freq, time)
+    ): self.title,self.what,self.spec = title,what,spec
+    def __repr__(self): return f"Way: {self.title} ({self.what}), {tuple(self.spec.shape)}"
 
 def _of_ways(demo, x, wave, raw, feats, ref, whose):
     "Of each way its name, title, explanation, and what makes the spectrogram; `x` as it was recorded, `wave` as the spectrogram was made of it"
@@ -253,17 +255,19 @@ def stats_figure(
     hz,at = view.feats.freqs,np.linspace(0, n-1, min(7,n)).round().astype(int)
     if hz is not None: ax.set_xticks(at, [_hz(hz[i]) for i in at])
     ax.set(xlabel='frequency (Hz)' if hz is not None else 'row', ylabel=view.feats.units or 'value', xlim=(0,max(n-1,1)))
-    ax.grid(alpha=.3); ax.legend(fontsize='small', ncols=2)
+    ax.grid(alpha=.3); fig.legend(loc='outside upper center', fontsize='small', ncols=2)
     return fig
 
-# %% ../nbs/92_demo.ipynb #c575ece5
-class Deviation(NamedTuple):
+# %% ../nbs/92_demo.ipynb #cb050214
+class Deviation:
     "How a clip lies among the clips of a train set; true where it is unusual"
-    rows:np.ndarray # Of the mean of each frequency, in spreads of the train set's clips, (channel, freq)
-    loudest:float # Of the loudest value, in spreads of the train set's clips
-    limit:float # What is exceeded by chance in few clips, see `level`
-    freqs:tuple # Centre of each row in Hz, or None
-    clips:int # Clips of the train set with sound
+    def __init__(self,
+        rows:np.ndarray, # Of the mean of each frequency, in spreads of the train set's clips, (channel, freq)
+        loudest:float, # Of the loudest value, in spreads of the train set's clips
+        limit:float, # More than this is called unusual
+        freqs:tuple, # Centre of each row in Hz, or None
+        clips:int # Clips of the train set with sound
+    ): self.rows,self.loudest,self.limit,self.freqs,self.clips = rows,loudest,limit,freqs,clips
     def __bool__(self): return bool(abs(self.loudest)>self.limit or (np.abs(self.rows)>self.limit).any())
     @property
     def reasons(self):
@@ -393,14 +397,15 @@ def analyse(
     demo:SpecDemo, # Model and statistics
     log:ClipLog=None, # Clips of this visitor so far
     name:str=None, # What to call the file; None: its own name
-    **bounds # `max_seconds`, `max_mb`
+    max_seconds:float=60, # See `read_clip`
+    max_mb:float=20 # See `read_clip`
 )->dict: # HTML by part of the page: message, prediction, overview, ways (a dict), left_out, stats, drift
     "All that the page shows of a file; of a bad one only a message"
     empty = dict(message='', prediction='', overview='', ways={}, left_out='', stats='', drift='')
     if path is None: return empty
     name = name or Path(path).name
     try:
-        x = read_clip(path, **bounds)
+        x = read_clip(path, max_seconds, max_mb)
         view = describe_clip(x, demo, name)
         verdict = None if log is None else log.add(view)
         w = view.wave
