@@ -1,7 +1,7 @@
 "Inputs that nobody meant: audio, tables, statistics, recipes, arguments and caches altered at random, and how the package answers each"
 import contextlib,faulthandler,io,json,os,pickle,re,resource,shutil,signal,string,struct,sys,time,warnings,zipfile
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache,reduce
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck,Phase,given,settings
 from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
 
-from specnorm_fastai.all import AudioCache,AudioTensor,PreprocessAudio,SpecStats,StatsRecorder,audio_info,audio_table,read_recipe,read_table
+from specnorm_fastai.all import AudioCache,AudioTensor,PreprocessAudio,SpecStats,StatsRecorder,audio_info,audio_table,no_kernels,read_recipe,read_table
 from specnorm_fastai.all import AudioConfig,AudioToSpec
 from specnorm_fastai.compare import _arguments,_call_defaults
 from specnorm_fastai.experiment import _setting_defaults,_ways
@@ -27,10 +27,18 @@ _watch = dict(on=False, writes=False, seen=[])
 
 def _hook(event, args):
     if not _watch['on']: return
-    if event in _code: _watch['seen'].append(f'{event} {args[:2]}')
+    if event in _code and not (event=='pickle.find_class' and _numbas()): _watch['seen'].append(f'{event} {args[:2]}')
     elif event=='open' and not _watch['writes'] and isinstance(args[2], int) and args[2]&(os.O_WRONLY|os.O_RDWR|os.O_CREAT):
         if not any(k in str(args[0]) for k in ('__pycache__','/dev/null')): _watch['seen'].append(f'writes {args[0]}')
 _hooked = []
+
+def _numbas():
+    "Is it numba that reads its own compiled kernels?"
+    f = sys._getframe(1)
+    while f is not None:
+        if f.f_globals.get('__name__')=='numba.core.caching': return True
+        f = f.f_back
+    return False
 
 def _alarm(*_): raise Hang()
 
@@ -333,7 +341,7 @@ def _options(entry):
     with contextlib.redirect_stdout(out),contextlib.suppress(SystemExit): f(['--help'])
     return f,sorted(set(re.findall(r'--[a-z][a-z-]+', out.getvalue()))-{'--help'})
 
-_data = {'specnorm-compare':lambda d: ['--data',d], 'specnorm-stats':lambda d: [d], 'specnorm-drift':lambda d: ['no.safetensors',d]}  # what comes last, so that nothing can succeed
+_data = {'specnorm-compare':lambda d: ['--data',d], 'specnorm-stats':lambda d: [d], 'specnorm-drift':lambda d: ['no.safetensors',d], 'specnorm-predict':lambda d: ['no_model',d]}  # what comes last, so that nothing can succeed
 _values = ['','-1','0','1','2','3.5','1e999','nan','inf','x','all','ä','\udcff','a b','--','-','--x','%s','{}','x'*3000,'/dev/null','/dev/full','/proc/nope/x','..','.','a.json','a.safetensors','no/such/a.json','bad','dir','none','global','mel','spec','raise','skip','@x','\n','fold']
 
 def _command_inputs():
@@ -380,6 +388,57 @@ def _command(x, folder):
         for p in new: p.unlink()
         raise Broken(f'left behind: {sorted(map(str, new))}')
     return f'status {rc}'
+
+# models
+
+@lru_cache(maxsize=None)
+def model_files():
+    "The files of a saved model"
+    import tempfile
+    from specnorm_fastai.frontend import SpecFrontend
+    from specnorm_fastai.learner import spec_model
+    from specnorm_fastai.share import SpecModel
+    with tempfile.TemporaryDirectory() as d,keep():
+        f = Path(d)/'a.safetensors'; f.write_bytes(stats_files()['a.safetensors'])
+        stats = SpecStats.load(f)
+        front = SpecFrontend(AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram(n_fft=16, hop_length=8)), 16000, stats, axes='frequency', clip_samples=400)
+        SpecModel(front, spec_model('small', 3, width=4), ['a','b','c'], stats=stats).save(Path(d)/'model')
+        return {p.name:p.read_bytes() for p in sorted((Path(d)/'model').iterdir())}
+
+def _places(o, at=()):
+    "Paths to all values of a JSON document"
+    for k,v in o.items() if isinstance(o, dict) else enumerate(o) if isinstance(o, list) else ():
+        yield (*at,k)
+        yield from _places(v, (*at,k))
+
+def _model_inputs():
+    edits = st.lists(st.tuples(st.integers(0, 10**6), _odd | st.just('gone')), min_size=1, max_size=3)
+    return edits | st.tuples(st.sampled_from(('model.safetensors','stats.safetensors','preprocess.json')), mangled(model_files, 300) | st.sampled_from(sorted(disguised('x'))) | _junk())
+
+def _model(x, folder):
+    from specnorm_fastai.share import _own_sha,load_spec_model
+    d,marker,files = folder/'model',folder/'ran',dict(model_files())
+    if isinstance(x, list):
+        o = json.loads(files['preprocess.json'])
+        for i,v in x:
+            ps = list(_places(o))
+            if not ps: break
+            *at,k = ps[i%len(ps)]
+            inner = reduce(lambda c,a: c[a], at, o)
+            if v=='gone': del inner[k]
+            else: inner[k] = v
+        if isinstance(o, dict): o['sha256'] = _own_sha(o)  # as one would who means it
+        files['preprocess.json'] = json.dumps(o).encode()
+    else: files[x[0]] = disguised(str(marker))[x[1]] if isinstance(x[1], str) else x[1]
+    shutil.rmtree(d, ignore_errors=True); d.mkdir()
+    for n,b in files.items(): (d/n).write_bytes(b)
+    noise = np.random.default_rng(0).uniform(-.5, .5, 700)
+    def read():
+        with no_kernels(): p = load_spec_model(d).predict(noise, 16000).probabilities  # numba keeps its kernels in pickles of its own
+        if not torch.isfinite(p).all(): raise Broken(f'probabilities {p}')
+    res = tried(read, [*model_files(),str(d),'x:','model:'])
+    if marker.exists(): marker.unlink(); raise Broken('code in the file ran')
+    return res
 
 # caches
 
@@ -452,7 +511,7 @@ def apart(f, seconds):
     return said
 
 targets = {'audio files':(_audio_inputs,_audio), 'tables':(_table_inputs,_table), 'statistics files':(_stats_inputs,_stats), 'recipes':(_recipe_inputs,_recipe),
-           'command lines':(_command_inputs,_command), 'audio caches':(_cache_inputs,_cache)}
+           'command lines':(_command_inputs,_command), 'model folders':(_model_inputs,_model), 'audio caches':(_cache_inputs,_cache)}
 
 def fuzz(what, folder, n=60, random=False):
     "Try `n` inputs; how they ended. The first that breaks a promise is made as small as can be, and raised"
