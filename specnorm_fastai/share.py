@@ -630,7 +630,7 @@ def model_card(
     sound = 'mixed down to one channel' if f.mono else f"{model.channels} channel{'s'*(model.channels>1)}"
     p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
-         "Needs `pip install specnorm_fastai`" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
+         "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
          ('' if s['network'] else f" The network is a `{s['network_class']}` of its authors' own: make it, and load with `load_spec_model('folder', model=network)`."),
          '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {sound}\n- Clips: {clip}",
          '## Labels', (', '.join(f'`{l}`' for l in model.vocab)) + ('' if model.task=='single' else f'\n\nA clip may have any number of them: those above a probability of {model.threshold:g}.'),
