@@ -69,7 +69,13 @@ def _reason(e):
 
 def _run(name, run, failed=1, interrupted='Interrupted.'):
     "The exit status of `run()`; what goes wrong is one message"
-    try: return run() or 0
+    try:
+        status = run() or 0
+        if sys.stdout is not None: sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read it has heard enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except KeyboardInterrupt: print(f"\n{interrupted}", file=sys.stderr); return 130
     except Exception as e:
         if os.environ.get('SPECNORM_DEBUG'): import traceback; traceback.print_exc()
@@ -236,7 +242,7 @@ def _predict_parser():
     a('--bs', type=int, default=32, help="clips that go through the network together (32)")
     a('--probs', action='store_true', help="a column for each class too")
     a('--skip-errors', action='store_true', help="go on where files cannot be used, and say why in a column; the exit status is 3 then")
-    a('--hop', type=float, metavar='SECONDS', help="long recordings: a row for each of these steps, with start and end in seconds")
+    a('--hop', type=float, metavar='SECONDS', help="long recordings, of which the model hears the middle alone otherwise: a row for each of these steps, with start and end in seconds, of the windows around it")
     a('--window', type=float, metavar='SECONDS', help="with --hop, for a model of clips of any length: how long a piece it hears at once")
     return p
 
@@ -270,6 +276,7 @@ def predict(
     def run():
         from pathlib import Path
         out = args.out and Path(args.out).expanduser()
+        if out is None and sys.stdout is None: raise ValueError("--out: expected a file, since standard output is closed")
         if out and out.suffix not in ('.csv','.json'): raise ValueError(f"--out: expected a name that ends in .csv or .json, got {args.out!r}")
         if out and not out.parent.is_dir(): raise ValueError(f"--out: no such folder: {out.parent}")
         if out and out.is_dir(): raise ValueError(f"--out: expected a file, got the folder {out}")
@@ -280,6 +287,7 @@ def predict(
         model = load_spec_model(args.model)
         if args.hop is not None: t = _predict_hops(model, args)
         else: t = model.predict_files(args.files, args.bs, _progress, args.probs, 'skip' if args.skip_errors else 'raise')
+        t['path'] = [p.encode('utf-8', 'backslashreplace').decode() for p in t.path]  # names that are no UTF-8
         if out is None or out.suffix=='.csv': t['label'] = t.label.map(_several)
         write = lambda to: t.to_json(to, orient='records', indent=1, double_precision=9) if out and out.suffix=='.json' else t.to_csv(to, index=False, float_format='%.6g')
         if out is None: write(sys.stdout)
@@ -287,6 +295,6 @@ def predict(
             with _whole_file(out) as tmp: write(tmp)
             print(f"Written: {out}, {len(t)} rows", file=sys.stderr)
         bad = int(t.error.notna().sum()) if args.skip_errors else 0
-        if bad: print(f"{bad} files could not be used, see the column error", file=sys.stderr)
+        if bad: print(f"{bad} of {t.path.nunique()} files could not be used, see the column error", file=sys.stderr)
         return 3 if bad else 0
     return _run('specnorm-predict', run)

@@ -480,7 +480,9 @@ def check(dest):
     return bad
 
 def build(dest=root/'_docs', stage=root/'_proc'/'site'):
-    "Make the site in `dest`; a list of problems"
+    "Make the site in `dest`; a list of problems. What lies there is removed: it must be a site, or nothing"
+    if Path(dest).exists() and not (Path(dest)/'search'/'search_index.json').is_file() and (not Path(dest).is_dir() or any(Path(dest).iterdir())):
+        raise SystemExit(f"--dest: expected a new or empty folder, or a site made here, got {dest}, which holds other things")
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
