@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor,nn
 from fastcore.basics import patch
 from fastai.learner import Learner
@@ -29,10 +30,15 @@ from .learner import AutocastCallback,_own,_timm,_unknown,spec_model
 from .specstats import SpecStats,_differences,_versions
 from .stats import _bar,_inner_dl,keep_random_state
 from .transforms import SpecNormalize
+from .ways import _whole
 from .ways_tfms import (ASTNormalize,AudioSlidingNormalize,DBReference,FillFrames,ItemNormalize,LevelNormalize,MinMaxNormalize,PCEN,PeakNormalize,
     RMSNormalize,RobustNormalize,RunningNormalize,SlidingNormalize)
 
-# %% ../nbs/74_share.ipynb #cb37683e
+# %% ../nbs/74_share.ipynb #c81bb133
+def _count(least, **kw):
+    "Whole numbers of `least` or more, those of numpy too"
+    _whole(least, **{k:v.item() if isinstance(v, np.integer) else v for k,v in kw.items()})
+
 class Prediction:
     "The label of a clip, and the probability of each class"
     def __init__(self,
@@ -47,9 +53,10 @@ class Prediction:
         if not isinstance(self.label, tuple): return self.probabilities.max().item()
         return min((self.probabilities[self.vocab.index(l)].item() for l in self.label), default=self.probabilities.max().item())
     def top(self,
-        k:int=5 # How many
+        k:int=5 # How many; all where there are fewer
     )->list: # Pairs of class and probability
         "The likeliest classes"
+        _count(0, k=k)
         p,i = self.probabilities.topk(min(k, len(self.vocab)))
         return [(self.vocab[j],v) for j,v in zip(i.tolist(), p.tolist())]
     def __repr__(self):
@@ -78,6 +85,10 @@ def _plain_label(o):
 
 def _hz_ms(n, sr): return f"{n} samples ({n/sr*1000:.0f} ms at {sr} Hz)"
 
+def _activate(z, task):
+    "Probabilities of what a network gives"
+    return z.softmax(-1) if task=='single' else z.sigmoid()
+
 class SpecModel(nn.Module):
     "A trained network with all that its input needs: sound of any rate to labels"
     def __init__(self,
@@ -85,10 +96,10 @@ class SpecModel(nn.Module):
         model:nn.Module, # Features to one number for each class
         vocab, # Labels in the order of the outputs
         task:str='single', # 'single': one label a clip, by softmax; 'multi': any number, by sigmoid
-        threshold:float=.5, # With 'multi': least probability of a label
+        threshold:float=.5, # With 'multi': a clip has the labels whose probability lies above it
         stats:SpecStats=None, # The statistics behind the front end, if they are known
         channels:int=1, # Channels of the waveforms that `frontend` takes, after mixing down where it does that
-        resample:str='soxr', # How `Resample` brings sound to the front end's rate
+        resample:str='soxr', # How `Resample` brings clips to the front end's rate; `predict_long` always takes soxr
         resize:ResizeSignal=None, # Bring clips to a length in another way than `clip_samples` of the front end does
         precision:str='float32', # Of what the network computes: 'float32' or 'bfloat16'
         card:dict=None # What a model card shall say, see `save_spec_model`
@@ -100,7 +111,7 @@ class SpecModel(nn.Module):
         if task not in _tasks: raise ValueError(f"task: expected one of {list(_tasks)}, got {task!r}")
         if isinstance(threshold, bool) or not isinstance(threshold, (int,float)) or not 0<=threshold<=1: raise ValueError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
         if precision not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {precision!r}")
-        if isinstance(channels, bool) or not isinstance(channels, int) or channels<1: raise ValueError(f"channels: expected a whole number above 0, got {channels!r}")
+        _whole(1, channels=channels)
         if isinstance(vocab, str) or not len(vocab:=[_plain_label(o) for o in vocab]): raise ValueError(f"vocab: expected labels, got {vocab!r}")
         if len(set(vocab))!=len(vocab): raise ValueError(f"vocab: expected each label once, got {sorted({str(o) for o in vocab if vocab.count(o)>1})} more than once")
         if resize is not None and not isinstance(resize, ResizeSignal): raise TypeError(f"resize: expected a ResizeSignal, got {type(resize).__name__}")
@@ -137,7 +148,10 @@ class SpecModel(nn.Module):
     def _activated(self, z):
         if not isinstance(z, Tensor) or z.ndim!=2 or z.shape[1]!=len(self.vocab):
             raise ValueError(f"model: expected {len(self.vocab)} outputs for each item, as there are labels, got {tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__}")
-        return z.softmax(-1) if self.task=='single' else z.sigmoid()
+        return _activate(z, self.task)
+
+    @property
+    def _channels_said(self): return 'mixed down to one channel' if self.frontend.mono else f"{self.channels} channel{'s'*(self.channels>1)}"
 
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters())
@@ -147,7 +161,7 @@ class SpecModel(nn.Module):
         clip = 'any length' if self.clip_samples is None else f'{self.clip_samples/self.sr:g} s'
         stats = '' if self.stats is None else f"\n  statistics: {' '.join(str(self.stats).split())[:140]}"
         return (f"SpecModel: {len(self.vocab)} {'labels' if self.task=='single' else 'labels, any number of them'} ({labels})\n  sound: {self.sr} Hz, "
-                f"{'mixed down to one channel' if self.frontend.mono else f'{self.channels} channel'+'s'*(self.channels>1)}, clips of {clip}\n"
+                f"{self._channels_said}, clips of {clip}\n"
                 f"  front end: {self.frontend.extra_repr()}\n  network: {net}, {size} weights, {self.precision}{stats}")
 
     @property
@@ -177,9 +191,10 @@ def _n_channels(front, norm, model):
     "Channels of the waveforms, after mixing down"
     if front.mono: return 1
     fp = next((o.fingerprint for o in (norm,*front.then) if isinstance(getattr(o, 'fingerprint', None), dict)), {})
-    if fp.get('channels'): return int(fp['channels'])//3**sum(isinstance(t, (Delta,DeltaGPU)) for t in front.then)
+    copies = 3**sum(isinstance(t, (Delta,DeltaGPU)) for t in front.then)  # deltas stand beside the spectrogram as channels
+    if fp.get('channels'): return int(fp['channels'])//copies
     stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    return 1 if stem is None else max(stem.in_channels//3**sum(isinstance(t, (Delta,DeltaGPU)) for t in front.then), 1)
+    return 1 if stem is None else max(stem.in_channels//copies, 1)
 
 @patch(cls_method=True)
 def from_learner(cls:SpecModel,
@@ -242,7 +257,7 @@ def _as_audio(x, sr=None):
 
 @patch
 def _check_channels(self:SpecModel, n, name):
-    if not self.frontend.mono and n!=self.channels: raise ValueError(f"x: this model takes {self.channels} channel{'s'*(self.channels>1)} and does not mix them down, got {n} in {name}")
+    if not self.frontend.mono and n!=self.channels: raise ValueError(f"x: this model takes {self._channels_said} and does not mix them down, got {n} in {name}")
 
 @patch
 def _fitted(self:SpecModel, x):
@@ -500,7 +515,7 @@ def save(self:SpecModel,
 def save_spec_model(
     learn, # A learner made by `spec_learner`, or a `SpecModel`
     path:str|Path, # Folder; made, or its files of an earlier save replaced
-    card:dict=None, # For the model card: title, description, limits, and fields of the Hub's head such as license, language, datasets, tags
+    card:dict=None, # For the model card: title, description, limits (before a caution that always stands), and fields of the Hub's head such as license, language, datasets, tags
     results=None, # For the model card: a table, such as `compare` gives, or a dict of numbers; None: what a learner's recorder noted last
     skip=() # Transforms or callbacks to leave out, see `SpecModel.from_learner`
 )->Path: # The folder
@@ -578,13 +593,24 @@ def load_spec_model(
 # %% ../nbs/74_share.ipynb #ca03cc08
 _head_keys = ('license','license_name','license_link','language','datasets','base_model','metrics','tags','thumbnail','inference')
 _card_keys = ('title','description','limits',*_head_keys)
+_card_kinds = {  # what each field may be, for the check and in words
+    'a string': (('title','description','limits','license_name','license_link','thumbnail'), lambda v: isinstance(v, str)),
+    'a list of strings': (('tags','metrics'), lambda v: isinstance(v, list) and all(isinstance(o, str) for o in v)),
+    'a string or a list of strings': (('license','language','datasets','base_model'), lambda v: isinstance(v, str) or isinstance(v, list) and all(isinstance(o, str) for o in v)),
+    'True, False or a dict of options': (('inference',), lambda v: isinstance(v, (bool,dict)))}
+_caution = ("Probabilities are the network's own and were not calibrated. Sound from other microphones, rooms or rates than it was trained on can shift its statistics; "
+            "`specnorm-drift` measures that.")
 
 def _check_card(card):
     if isinstance(card, str): card = {'description':card}
     if not isinstance(card, dict): raise TypeError(f"card: expected a dict, or a description, got {type(card).__name__}")
     if odd:=[k for k in card if k not in _card_keys]: raise ValueError(f"card: expected any of {list(_card_keys)}, got {odd[0]!r}")
-    try: return json.loads(json.dumps(_enc(card), allow_nan=False))
+    try: card = json.loads(json.dumps(_enc(card), allow_nan=False))
     except ValueError as e: raise ValueError(f"card: {e}") from None
+    for kind,(keys,ok) in _card_kinds.items():
+        for k in keys:
+            if k in card and not ok(card[k]): raise ValueError(f"card[{k!r}]: expected {kind}, got {card[k]!r}")
+    return card
 
 def _last_metrics(learn):
     "What the learner's recorder noted in the last epoch"
@@ -606,14 +632,6 @@ def _md_table(results):
     rows = [list(results.columns), ['---']*results.shape[1], *results.values.tolist()]
     return '\n'.join('| '+' | '.join(_md(v) for v in r)+' |' for r in rows)
 
-def _yaml(d):
-    "A head in YAML; strings as JSON, which is YAML too"
-    res = []
-    for k,v in d.items():
-        if isinstance(v, list): res += [f'{k}:', *(f'- {json.dumps(o, ensure_ascii=False)}' for o in v)]
-        else: res.append(f'{k}: {json.dumps(v, ensure_ascii=False)}')
-    return '\n'.join(res)
-
 def model_card(
     model:SpecModel, # What is described
     card:dict=None, # See `save_spec_model`; None: that of the model
@@ -627,20 +645,19 @@ def model_card(
     net = s['network']['name'] if s['network'] else s['network_class']
     n = sum(p.numel() for p in model.model.parameters())
     clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded"
-    sound = 'mixed down to one channel' if f.mono else f"{model.channels} channel{'s'*(model.channels>1)}"
     p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
          "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
          ('' if s['network'] else f" The network is a `{s['network_class']}` of its authors' own: make it, and load with `load_spec_model('folder', model=network)`."),
-         '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {sound}\n- Clips: {clip}",
+         '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {model._channels_said}\n- Clips: {clip}",
          '## Labels', (', '.join(f'`{l}`' for l in model.vocab)) + ('' if model.task=='single' else f'\n\nA clip may have any number of them: those above a probability of {model.threshold:g}.'),
          '## Front end and network', f"- Front end: {_md(f.extra_repr())}\n- Network: {net}, {n:,} weights, {model.precision}\n- Fingerprint: `{hashlib.sha256(json.dumps(s['fingerprint'], sort_keys=True).encode()).hexdigest()[:12]}`"]
     if model.stats is not None: p += ['## Statistics', '```\n'+str(model.stats)+'\n```']
     elif f.mean is not None: p += ['## Statistics', 'Mean and std were given as numbers; where they come from is not recorded here.']
     if results is not None: p += ['## Results', _md_table(results)]
-    p += ['## Limits', c.get('limits') or "Probabilities are the network's own and were not calibrated. Sound from other microphones, rooms or rates than it was trained on can shift its statistics; `specnorm-drift` measures that.",
+    p += ['## Limits', *([c['limits']] if c.get('limits') else []), _caution,
           '## Made with', ', '.join(f'{k} {v}' for k,v in s['versions'].items())]
-    return f"---\n{_yaml(head)}\n---\n\n" + '\n\n'.join(p) + '\n'
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + '\n\n'.join(p) + '\n'
 
 # %% ../nbs/74_share.ipynb #cda63c91
 def _which(files):
@@ -661,9 +678,6 @@ def _shown(files, progress, comment):
     if not callable(progress): yield from (_bar(files, comment) if progress else files); return
     for i,f in enumerate(files): yield f; progress(i+1, len(files))
 
-def _check_bs(bs):
-    if isinstance(bs, bool) or not isinstance(bs, (int,np.integer)) or bs<1: raise ValueError(f"bs: expected a whole number above 0, got {bs!r}")
-
 def _unusable(bad, n): return ValueError('\n  '.join([f"files: {len(bad)} of {n} cannot be used:", *bad]))
 _waiting = 2**25  # samples that wait for their batch at most: 128 MiB
 
@@ -677,7 +691,7 @@ def predict_files(self:SpecModel,
 )->pd.DataFrame: # One row for each file: path, label, probability
     "Labels of many files"
     if errors not in ('raise','skip'): raise ValueError(f"errors: expected 'raise' or 'skip', got {errors!r}")
-    _check_bs(bs)
+    _count(1, bs=bs)
     files = _which(files)
     ps,why,wait = [None]*len(files),[None]*len(files),[]
     if errors=='raise': why = [_try_file(audio_info, f)[1] for f in files]  # headers alone, before anything is computed
@@ -742,15 +756,7 @@ def _at_rate(pieces, old, new, ch, mono):
         p = to.resample_chunk(np.zeros((-(-old//new),1 if mono else ch), np.float32), last=True).T[:,:-(-n*new//old)-m]  # it rounds the length, and may lack one sample
         if p.shape[1]: yield np.ascontiguousarray(p)
 
-class _Envelope:
-    "The largest absolute value of every `k` samples"
-    def __init__(self, k): self.k,self.rest,self.res = k,np.zeros(0, np.float32),[]
-    def __call__(self, p):
-        v = np.concatenate([self.rest, abs(p).max(0)])
-        n = len(v)//self.k*self.k
-        self.res.append(v[:n].reshape(-1, self.k).max(1)); self.rest = v[n:]
-    def finish(self): return np.concatenate([*self.res, *([[self.rest.max()]] if len(self.rest) else [])]).astype(np.float32)
-
+# %% ../nbs/74_share.ipynb #cd376c39
 def _merge_windows(starts, p, n, h, total):
     "Probabilities of slices of `h` samples: the mean of the windows of `n` samples that hold a slice's middle"
     k = -(-total//h)
@@ -763,6 +769,7 @@ def _merge_windows(starts, p, n, h, total):
     res[one] = p[a[one]]
     return res
 
+# %% ../nbs/74_share.ipynb #c3519d1c
 class LongPrediction:
     "Probabilities over the time of a recording"
     def __init__(self,
@@ -827,25 +834,43 @@ class LongPrediction:
         said = ', '.join(f'{r.start:.1f}-{r.end:.1f} s {r.label}' for r in runs[:6].itertuples())
         return f"LongPrediction: {self.duration:.1f} s in {len(self)} slices of {self.hop:g} s, {len(self.windows[0])} windows of {self.window:g} s ({said}{', ...' if len(runs)>6 else ''})"
 
+# %% ../nbs/74_share.ipynb #c486b267
+@patch
+def _window_and_hop(self:SpecModel, window, hop):
+    "Both in samples"
+    own,sr,least = self.clip_samples,self.sr,self.frontend.least
+    if own is not None and window is not None: raise ValueError(f"window: expected None, since this model's clips have {own/sr:g} s, got {window!r}")
+    if own is None and window is None: raise ValueError("window: this model takes clips of any length; expected seconds such as its training clips had, got None")
+    for k,v in (('window',window),('hop',hop)):
+        if v is not None and (isinstance(v, bool) or not isinstance(v, (int,float,np.number)) or not 0<v<math.inf): raise ValueError(f"{k}: expected seconds above 0, got {v!r}")
+    n = own or round(window*sr)
+    if own is None and n<least: raise ValueError(f"window: expected at least {least/sr:g} s, got {window!r}")
+    h = max(n//2, 1) if hop is None else round(hop*sr)
+    if h<1: raise ValueError(f"hop: expected at least a sample, {1/sr:g} s, got {hop!r}")
+    if h>n: raise ValueError(f"hop: expected at most a window, {n/sr:g} s, got {hop!r}; a longer one would leave sound unheard")
+    return n,h
+
+# %% ../nbs/74_share.ipynb #cdb2bb16
+class _Envelope:
+    "The largest absolute value of every `k` samples"
+    def __init__(self, k): self.k,self.rest,self.res = k,np.zeros(0, np.float32),[]
+    def __call__(self, p):
+        v = np.concatenate([self.rest, abs(p).max(0)])
+        n = len(v)//self.k*self.k
+        self.res.append(v[:n].reshape(-1, self.k).max(1)); self.rest = v[n:]
+    def finish(self): return np.concatenate([*self.res, *([[self.rest.max()]] if len(self.rest) else [])]).astype(np.float32)
+
 @patch
 def predict_long(self:SpecModel,
-    x, # A file; an array or tensor, (time,) or (channel, time), with `sr`; or an `AudioTensor`
+    x, # A file; an array or tensor, (time,) or (channel, time), with `sr`; or an `AudioTensor`. Another rate is resampled by soxr, whatever the model's `resample` is
     sr:int=None, # Sample rate of an array in Hz
     hop:float=None, # Seconds from window to window, at most a window's length; None: half of it
     window:float=None, # Seconds of a window, for a model of clips of any length; None: the clips' length
     bs:int=32 # Windows that go through the network together
 )->LongPrediction:
     "What is heard when in a recording of any length"
-    _check_bs(bs)
-    own = self.clip_samples
-    if own is not None and window is not None: raise ValueError(f"window: expected None, since this model's clips have {own/self.sr:g} s, got {window!r}")
-    if own is None and window is None: raise ValueError("window: this model takes clips of any length; expected seconds such as its training clips had, got None")
-    for k,v in (('window',window),('hop',hop)):
-        if v is not None and (isinstance(v, bool) or not isinstance(v, (int,float,np.number)) or not 0<v<math.inf): raise ValueError(f"{k}: expected seconds above 0, got {v!r}")
-    n = own or round(window*self.sr)
-    if n<self.frontend.least: raise ValueError(f"window: expected at least {_hz_ms(self.frontend.least, self.sr)}, got {n}")
-    h = max(n//2, 1) if hop is None else round(hop*self.sr)
-    if not 1<=h<=n: raise ValueError(f"hop: expected at most a window, {n/self.sr:g} s, and at least a sample, got {hop!r}; a longer one would leave sound unheard")
+    _count(1, bs=bs)
+    n,h = self._window_and_hop(window, hop)
     pieces,rate,ch,name = _open_long(x, sr)
     self._check_channels(ch, name)
     env,wait,starts,said = _Envelope(max(h//8, 1)),[],[],[]
@@ -888,12 +913,10 @@ class _Answer(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.frontend,self.model = deepcopy(model.frontend),_plain_pools(deepcopy(model.model).to(memory_format=torch.contiguous_format))
-        self.single = model.task=='single'
+        self.task = model.task
         for m in self.frontend.modules():
             if isinstance(m, _SpecPipe): m.exact = True  # as in SpecFrontend.to_onnx
-    def forward(self, x):
-        z = self.model(self.frontend(x))
-        return z.softmax(-1) if self.single else z.sigmoid()
+    def forward(self, x): return _activate(self.model(self.frontend(x)), self.task)
 
 _onnx_tol = 1e-3
 

@@ -2,7 +2,7 @@
 import json,os,shutil,subprocess,sys,tracemalloc,warnings
 from functools import partial
 from pathlib import Path
-import numpy as np,pandas as pd,pytest,soundfile as sf,soxr,torch
+import numpy as np,pandas as pd,pytest,soundfile as sf,soxr,torch,yaml
 from fastai.callback.core import Callback
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,RegressionBlock,Transform,set_seed
 from fastai.learner import Learner,load_learner
@@ -136,6 +136,17 @@ def test_several_labels(few, clips, tmp_path):
     assert model.task=='multi' and p.label==tuple(want[0]) and 'any number' in repr(model); close(p.probabilities, want[2], 1e-4)
     t = model.predict_files(clips); assert t.label[0]==p.label
     assert model.predict_long(clips[-1], hop=.3).labels[0] is not None
+
+def test_a_label_lies_above_the_threshold(model):
+    m = SpecModel(model.frontend, model.model, model.vocab, 'multi', .5)
+    p = torch.zeros(len(m.vocab)); p[1],p[2] = .5,.51
+    assert m._label(p)==(m.vocab[2],)
+
+def test_the_likeliest_classes_are_counted():
+    p = Prediction('b', torch.tensor([.1,.7,.2]), ['a','b','c'])
+    assert [l for l,_ in p.top(2)]==[l for l,_ in p.top(np.int64(2))]==['b','c'] and len(p.top(9))==3 and p.top(0)==[]
+    for k in (-1,1.5,True,None,'2'):
+        with pytest.raises(ValueError, match='^k: expected a whole number of 0 or more, got '): p.top(k)
 
 def test_what_cannot_be_carried_is_refused(few, learn):
     class Louder(Transform):
@@ -278,7 +289,6 @@ def test_save_refuses_other_places(model, tmp_path):
     (tmp_path/'empty').mkdir(); assert load_spec_model(model.save(tmp_path/'empty')).vocab==model.vocab
 
 def test_the_card_is_markdown_with_a_yaml_head(few, model, tmp_path):
-    yaml = pytest.importorskip('yaml')
     res = pd.DataFrame(dict(accuracy=[91.25,88.], std=[1.,2.]), index=pd.Index(['global|x','none'], name='way'))
     text = model_card(model, dict(title='Sounds', license='mit', tags=['birds','fastai'], language=['en'], limits='Noise: "loud" # odd'), res)
     head = yaml.safe_load(text.split('---')[1])
@@ -287,10 +297,29 @@ def test_the_card_is_markdown_with_a_yaml_head(few, model, tmp_path):
     learn = made(few)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     text = (save_spec_model(learn, tmp_path/'m')/'README.md').read_text(); assert '| train_loss | valid_loss | accuracy |' in text
+    for card in (dict(limits='Noise only.'), {}): assert 'were not calibrated' in model_card(model, card).split('## Limits')[1]  # whatever else its authors say
     for bad in (dict(titel='x'), dict(title={1}), 3):
         with pytest.raises((ValueError,TypeError), match='card'): model.save(tmp_path/'x', card=bad)
     with pytest.raises(TypeError, match='results: expected a table'): model.save(tmp_path/'x', results=[1])
     assert not (tmp_path/'x').exists()
+
+@pytest.mark.parametrize('card,what', [(dict(tags='birds'), r"card\['tags'\]: expected a list of strings, got 'birds'"), (dict(tags=[1]), r"card\['tags'\]: expected a list of strings, got \[1\]"), (dict(metrics='accuracy'), r"card\['metrics'\]: expected a list"),
+    (dict(title=3), r"card\['title'\]: expected a string, got 3"), (dict(limits=['a']), r"card\['limits'\]: expected a string"), (dict(language=[None]), r"card\['language'\]: expected a string or a list of strings"), (dict(inference='no'), r"card\['inference'\]: expected True, False or a dict")], ids=str)
+def test_fields_of_a_card_are_checked(model, tmp_path, card, what):
+    with pytest.raises(ValueError, match=what): model_card(model, card)
+    with pytest.raises(ValueError, match=what): model.save(tmp_path/'x', card=card)
+    assert not (tmp_path/'x').exists()
+
+def test_every_field_of_a_card_has_a_kind():
+    kinds = [k for keys,_ in share._card_kinds.values() for k in keys]
+    assert sorted(kinds)==sorted(share._card_keys)
+
+@pytest.mark.parametrize('v', ['no','1.0','---','a: b # c','"quoted"','Vögel 鳥','a\n---\nb',' ','- x','\u2028'])
+def test_the_cards_head_is_read_as_it_was_given(model, v):
+    text = model_card(model, dict(license=v, language=[v,'en'], tags=(v,), inference=False))
+    assert text.startswith('---\n')
+    head = yaml.safe_load(text[4:text.index('\n---\n', 4)])
+    assert head['license']==v and head['language']==[v,'en'] and head['tags'][-1]==v and head['inference'] is False
 
 # ---- many files
 
@@ -352,7 +381,23 @@ def test_slices_are_means_of_the_windows_that_hold_their_middle(model, recording
 def test_windows_side_by_side_are_clips(model, recording):
     r = model.predict_long(recording[:5*9600], 16000, hop=.6)
     close(r.probabilities, torch.stack([model.predict(c, 16000).probabilities for c in recording[:5*9600].reshape(5,9600)]), 1e-6)
-    assert torch.equal(r.probabilities, r.windows[1]) and r.windows[0].tolist()==[0,.6,1.2,1.8,2.4] or np.allclose(r.windows[0], np.arange(5)*.6)
+    assert torch.equal(r.probabilities, r.windows[1])
+    assert r.windows[0].shape==(5,) and np.allclose(r.windows[0], np.arange(5)*.6, rtol=0, atol=1e-9)
+
+def test_overlapping_windows_by_hand():
+    "Windows of 4 samples at 0, 2 and 3 in 7; the middles of the slices are 1, 3, 5 and 6.5"
+    p = np.array([[0.,1.],[.3,.7],[.9,.1]], np.float32)
+    got = share._merge_windows(np.array([0,2,3]), p, 4, 2, 7)
+    close(got, torch.tensor([[0,1],[.4,.6],[.6,.4],[.9,.1]], dtype=torch.float32), 1e-6)
+    assert (got[[0,3]]==p[[0,2]]).all()  # where there is one window, its very bits
+
+def test_a_polyphase_model_hears_long_recordings_by_soxr(model, clips, recording):
+    poly = SpecModel(model.frontend, model.model, model.vocab, resample='polyphase')
+    x = soxr.resample(recording[:30000], 16000, 44100)
+    assert torch.equal(poly.predict_long(x, 44100, hop=.3).probabilities, model.predict_long(x, 44100, hop=.3).probabilities)
+    assert not torch.equal(poly.predict(clips[1]).probabilities, model.predict(clips[1]).probabilities)  # while clips go by its own way
+    r = poly.predict_long(recording[:2*9600], 16000, hop=.6)
+    close(r.probabilities, torch.stack([poly.predict(c, 16000).probabilities for c in recording[:2*9600].reshape(2,9600)]), 1e-6)
 
 @pytest.mark.parametrize('sr,ch,fmt,sub', [(16000,1,'wav','PCM_16'),(44100,2,'wav','FLOAT'),(8000,1,'flac','PCM_16'),(48000,3,'wav','PCM_24'),(22050,1,'ogg','VORBIS')])
 def test_a_file_in_pieces_is_the_whole_array(model, recording, tmp_path, monkeypatch, sr, ch, fmt, sub):
@@ -373,10 +418,10 @@ def test_short_recordings_and_other_lengths(few, model, clips):
     with pytest.raises(ValueError, match='window: this model takes clips of any length'): free.predict_long(clips[-1])
     r = free.predict_long(clips[-1], window=1., hop=1.); x = sf.read(clips[-1], dtype='float32')[0]
     close(r.probabilities, torch.stack([free.predict(x[:16000], 16000).probabilities, free.predict(x[16000:], 16000).probabilities]), 1e-6)
-    for kw,what in ((dict(hop=0),'hop: expected seconds'), (dict(hop=.7),'unheard'), (dict(hop=True),'hop: expected'), (dict(window=1.),'window: expected None'), (dict(bs=0),'bs: expected'), (dict(sr=16000),'sr: expected None')):
+    for kw,what in ((dict(hop=0),'hop: expected seconds'), (dict(hop=.7),'hop: expected at most a window, 0.6 s, got 0.7; .*unheard'), (dict(hop=1e-9),'hop: expected at least a sample, 6.25e-05 s, got 1e-09$'), (dict(hop=True),'hop: expected'), (dict(window=1.),'window: expected None'), (dict(bs=0),'bs: expected'), (dict(sr=16000),'sr: expected None')):
         with pytest.raises(ValueError, match=what): model.predict_long(clips[-1], **kw)
     with pytest.raises(ValueError, match='is too short'): model.predict_long(np.zeros(100), 16000)
-    with pytest.raises(ValueError, match='window: expected at least'): free.predict_long(clips[-1], window=.001)
+    with pytest.raises(ValueError, match=f'window: expected at least {free.frontend.least/16000:g} s, got 0.001$'): free.predict_long(clips[-1], window=.001)
 
 def test_damage_in_the_middle_of_a_recording_is_named(model, tmp_path):
     x = np.zeros(600000, np.float32); x[500000] = np.nan; sf.write(tmp_path/'nan.wav', x, 16000, subtype='FLOAT')
