@@ -34,7 +34,7 @@ from .ways_tfms import DBReference,FillFrames,ItemNormalize,MinMaxNormalize,PCEN
 _most_channels,_most_rate = 8,384_000
 
 def _expect(name, o, cls, hint=''):
-    if not isinstance(o, cls): raise TypeError(f"{name}: expected {'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}, got {type(o).__name__}{hint}")
+    if not isinstance(o, cls): raise TypeError(f"{name}: expected {'' if cls is SpecStats else 'an ' if cls is AudioTensor else 'a '}{cls.__name__}, got {type(o).__name__}{hint}")
 
 def _check_bounds(max_seconds, max_mb):
     for k,v in (('max_seconds',max_seconds),('max_mb',max_mb)):
