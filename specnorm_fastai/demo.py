@@ -9,6 +9,7 @@ __all__ = ['read_clip', 'SpecDemo', 'Way', 'ClipView', 'describe_clip', 'wave_fi
 
 # %% ../nbs/92_demo.ipynb #c29971ac
 import argparse,base64,hashlib,html,io,math,os,signal,sys,tempfile,threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from .drift import _comparable,_min_clips,_rows,_sounding,compare_stats,referenc
 from .experiment import feature_config
 from .features import AudioToMFCC,AudioToSpec,_db,_need
 from .recorder import StatsRecorder
-from .share import Prediction,SpecModel,load_spec_model
+from .share import Prediction,SpecModel,_hz_ms,load_spec_model
 from .specstats import SpecStats,_differences,_t_quantile,check_fingerprint,fingerprint
 from .stats import _add
 from .transforms import AudioNormalize,SpecNormalize
@@ -32,18 +33,25 @@ from .ways_tfms import DBReference,FillFrames,ItemNormalize,MinMaxNormalize,PCEN
 # %% ../nbs/92_demo.ipynb #c09e4d3f
 _most_channels,_most_rate = 8,384_000
 
+def _expect(name, o, cls, hint=''):
+    if not isinstance(o, cls): raise TypeError(f"{name}: expected {'' if cls is SpecStats else 'an ' if cls is AudioTensor else 'a '}{cls.__name__}, got {type(o).__name__}{hint}")
+
+def _check_bounds(max_seconds, max_mb):
+    for k,v in (('max_seconds',max_seconds),('max_mb',max_mb)):
+        if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<v<math.inf: raise ValueError(f"{k}: expected a number above 0, got {v!r}")
+
 def read_clip(
     path:str|Path, # Audio file
     max_seconds:float=60, # The longest clip that is decoded
     max_mb:float=20 # The largest file that is opened, in megabytes (10**6 bytes)
 )->AudioTensor: # (channel, time), with sound in it
     "Read a clip within bounds: size first, then the header, then the samples; an error says what is wrong"
-    for k,v in (('max_seconds',max_seconds),('max_mb',max_mb)):
-        if isinstance(v, bool) or not isinstance(v, (int,float)) or not 0<v<math.inf: raise ValueError(f"{k}: expected a number above 0, got {v!r}")
+    _check_bounds(max_seconds, max_mb)
+    if not isinstance(path, (str,os.PathLike)): raise TypeError(f"path: expected the path of an audio file, got {type(path).__name__}")
     path = Path(path).expanduser()
-    if path.is_file() and (mb:=path.stat().st_size/1e6)>max_mb: raise ValueError(f"file too large: expected at most {max_mb:g} MB, got {mb:.4g} MB in {path}")
+    if path.is_file() and (mb:=path.stat().st_size/1e6)>max_mb: raise ValueError(f"max_mb: expected a file of at most {max_mb:g} MB, got {mb:.4g} MB in {path}")
     n,sr,c = audio_info(path)
-    if n/sr>max_seconds: raise ValueError(f"clip too long: expected at most {max_seconds:g} s, got {n/sr:.4g} s in {path}")
+    if n/sr>max_seconds: raise ValueError(f"max_seconds: expected a clip of at most {max_seconds:g} s, got {n/sr:.4g} s in {path}")
     if c>_most_channels: raise ValueError(f"too many channels: expected at most {_most_channels}, got {c} in {path}")
     if sr>_most_rate: raise ValueError(f"sample rate: expected at most {_most_rate} Hz, got {sr} Hz in {path}")
     x = AudioTensor.create(path)
@@ -62,8 +70,8 @@ class SpecDemo:
         model:SpecModel=None, # Trained model; None: none
         stats:SpecStats=None # Statistics of a train set, of the model's own pipeline where there is one; None: the model's
     ):
-        if model is not None and not isinstance(model, SpecModel): raise TypeError(f"model: expected a SpecModel, got {type(model).__name__}; load_spec_model reads a folder")
-        if stats is not None and not isinstance(stats, SpecStats): raise TypeError(f"stats: expected SpecStats, got {type(stats).__name__}; SpecStats.load reads a file")
+        if model is not None: _expect('model', model, SpecModel, '; load_spec_model reads a folder')
+        if stats is not None: _expect('stats', stats, SpecStats, '; SpecStats.load reads a file')
         self.model,self.then,self.why_not = model,(),''
         if model is not None:
             f = model.frontend
@@ -87,7 +95,7 @@ class SpecDemo:
         if c is not None and x.nchannels!=c: raise ValueError(f"channels: expected {c}, which this pipeline does not mix down, got {x.nchannels}")
         y = self.before[0](AudioTensor(x.plain(), sr=x.need_sr()))
         least = _need((self.to_spec.mel if isinstance(self.to_spec, AudioToMFCC) else self.to_spec.settings)) if self.model is None else self.model.frontend.least
-        if y.nsamples<least: raise ValueError(f"clip too short: expected at least {least} samples ({1000*least/self.sr:.0f} ms at {self.sr} Hz), got {y.nsamples}")
+        if y.nsamples<least: raise ValueError(f"x: clip too short: expected at least {_hz_ms(least, self.sr)}, got {y.nsamples}")
         return Pipeline(self.before[1:])(y)
     @property
     def channels(self):
@@ -134,9 +142,19 @@ def _model_input(model, x, feats):
     units = 'std' if model.frontend.mean is not None else feats.units
     return AudioSpectrogram.create(y, settings={**feats.settings, 'units':units}, freqs=feats.freqs)
 
+@dataclass(repr=False, eq=False)
 class ClipView:
     "A clip as the page shows it"
-    def __init__(self, **kwargs): self.__dict__.update(kwargs)
+    name:str # What it is called
+    wave:AudioTensor # As it was recorded, (channel, time)
+    raw:AudioSpectrogram # Before any normalization, (channel, freq, time)
+    feats:AudioSpectrogram # What the statistics are of, (channel, freq, time): `raw`, or what the model's front end makes of it
+    ways:dict # Of each way that applies its `Way`, by name
+    left_out:dict # Of each other way the reason, by name
+    stats:SpecStats # The clip's own
+    reference:SpecStats # The train set's; None: there are none that fit
+    whose:str # Whose statistics the ways use, in words
+    prediction:Prediction # The model's; None: there is no model
     def __repr__(self):
         res = f"ClipView: {self.name}, {self.wave.duration:.3g} s at {self.wave.sr} Hz, {self.wave.nchannels} channel{'s'*(self.wave.nchannels>1)}\n  ways: {', '.join(self.ways)}"
         if self.left_out: res += '\n  left out: '+'; '.join(f'{k} ({v})' for k,v in self.left_out.items())
@@ -146,7 +164,7 @@ def _clip_stats(sgs, rule, ref=None):
     "Statistics of spectrograms, taken as the reference was"
     rec = StatsRecorder((0,3), quantiles=True, groups=128)
     for sg in sgs: _add(rec, sg[None], rule, None)
-    if not rec.frames['counted']: raise ValueError('silent clip: expected sound, but every frame of it is silent or constant')
+    if not rec.frames['counted']: raise ValueError('x: silent clip: expected sound, but every frame of it is silent or constant')
     return SpecStats.from_recorder(rec)
 
 def describe_clip(
@@ -155,11 +173,11 @@ def describe_clip(
     name:str=None # What to call it; None: its file's name
 )->ClipView:
     "Spectrogram, ways to normalize, statistics and prediction of one clip"
-    if not isinstance(x, AudioTensor): raise TypeError(f"x: expected an AudioTensor, got {type(x).__name__}; read_clip reads a file")
+    _expect('x', x, AudioTensor, '; read_clip reads a file')
     if x.ndim!=2: raise ValueError(f"x: expected one clip (channel, time), got shape {tuple(x.shape)}")
-    if not (ok:=x.plain().isfinite()).all(): raise ValueError(f"NaN or Inf in {int((~ok).sum())} of {ok.numel()} samples")
-    demo = demo or SpecDemo()
-    if not isinstance(demo, SpecDemo): raise TypeError(f"demo: expected a SpecDemo, got {type(demo).__name__}")
+    if not (ok:=x.plain().isfinite()).all(): raise ValueError(f"x: expected finite samples, got NaN or Inf in {int((~ok).sum())} of {ok.numel()} samples")
+    demo = SpecDemo() if demo is None else demo
+    _expect('demo', demo, SpecDemo)
     with torch.inference_mode(False), torch.no_grad():
         wave = demo.wave(x)
         raw = feats = demo.to_spec(wave)
@@ -184,11 +202,16 @@ def _figure(w, h, **kwargs):
     from matplotlib.figure import Figure
     return Figure(figsize=(w,h), layout='constrained', **kwargs)
 
+def _png(fig, dpi=150):
+    b = io.BytesIO(); fig.savefig(b, dpi=dpi, format='png')
+    return b.getvalue()
+
 def wave_figure(
     view:ClipView, # See `describe_clip`
     size=(4.8,1.6) # Inches
 ): # A matplotlib `Figure`
     "The waveform as it was recorded over seconds, each channel by itself"
+    _expect('view', view, ClipView)
     x = view.wave.plain().numpy()
     fig = _figure(*size)
     axs = np.atleast_1d(fig.subplots(len(x), 1, sharex=True, sharey=True))
@@ -210,6 +233,7 @@ def spec_figure(
     title:bool=False # Write the way's title above?
 ): # A matplotlib `Figure`
     "The clip's spectrogram under one normalization"
+    _expect('view', view, ClipView)
     if way not in view.ways: raise ValueError(f"way: expected one of {list(view.ways)}, got {way!r}" + (f": {view.left_out[way]}" if way in view.left_out else ''))
     fig = _figure(*size)
     _draw(view.ways[way], fig.subplots(), title)
@@ -228,6 +252,8 @@ def ways_figure(
     ncols:int=5 # Pictures in a row
 ): # A matplotlib `Figure`
     "The clip under each normalization, side by side"
+    _expect('view', view, ClipView)
+    if isinstance(ncols, bool) or not isinstance(ncols, int) or ncols<1: raise ValueError(f"ncols: expected a whole number above 0, got {ncols!r}")
     n = len(view.ways)
     nrows = -(-n//ncols)
     fig = _figure(3.4*ncols, 2.3*nrows)
@@ -241,6 +267,7 @@ def stats_figure(
     size=(4.8,3.1) # Inches
 ): # A matplotlib `Figure`
     "Mean ± std of each frequency, of the clip and of the reference"
+    _expect('view', view, ClipView)
     fig = _figure(*size)
     ax = fig.subplots()
     many = [('clip', view.stats, 'C1')]
@@ -288,7 +315,8 @@ def clip_deviation(
     level:float=.99 # So many of 100 clips of the train set's kind shall be called usual, or more
 )->Deviation:
     "How one clip lies among the clips of a train set"
-    if not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
+    for k,v in (('reference',reference),('stats',stats)): _expect(k, v, SpecStats)
+    if isinstance(level, bool) or not isinstance(level, (int,float)) or not 0<level<1: raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
     _comparable('reference', reference)
     if differ:=_differences(reference.fingerprint, stats.fingerprint, 'the reference'): raise ValueError(f"stats: made by another pipeline: {'; '.join(differ)}")
     a = reference._groups()
@@ -296,12 +324,12 @@ def clip_deviation(
     if (got:=tuple(stats.mean.shape))!=(want:=tuple(reference.mean.shape)): raise ValueError(f"stats: expected means of shape {want} as of the reference, got {got}")
     spread = reference.standard_error()*math.sqrt(n+1)  # of one more clip around the mean of n
     z = (stats.mean-reference.mean)/torch.where(spread>0, spread, torch.inf)
-    k,m,m2 = (v.flatten() for v in reference._peak)
-    mean = (k*m).sum()/k.sum()
-    sd = ((m2+k*(m-mean)**2).sum()/(n-1)).sqrt()*math.sqrt(1+1/n)
+    count,m,m2 = (v.flatten() for v in reference._peak)
+    mean = (count*m).sum()/count.sum()
+    sd = ((m2+count*(m-mean)**2).sum()/(n-1)).sqrt()*math.sqrt(1+1/n)
     top = ((stats._peak[0]*stats._peak[1]).sum()/stats._peak[0].sum()-mean)/sd if sd>0 else torch.tensor(0.)
-    k = _t_quantile(1-(1-level)/(z.numel()+1), len(a)-1)
-    return Deviation(z[0,...,0].numpy(), top.item(), k, reference.freqs, n)
+    limit = _t_quantile(1-(1-level)/(z.numel()+1), len(a)-1)
+    return Deviation(z[0,...,0].numpy(), top.item(), limit, reference.freqs, n)
 
 # %% ../nbs/92_demo.ipynb #ce9d609a
 class ClipLog:
@@ -309,6 +337,7 @@ class ClipLog:
     def __init__(self,
         reference:SpecStats # Of the train set; None: nothing is compared
     ):
+        if reference is not None: _expect('reference', reference, SpecStats)
         self.reference,self.seen,self.rec = reference,set(),None
         if reference is not None: self.rec = StatsRecorder((0,3), quantiles=reference._extra is not None, groups=max(len(reference._table[0]), 2), on_bad='skip')
     @property
@@ -319,6 +348,7 @@ class ClipLog:
         level:float=.95 # See `compare_stats`
     ): # A `Drift`, or None where there are too few clips
         "Take in a clip; the verdict where there are enough"
+        _expect('view', view, ClipView)
         if self.rec is None or view.reference is None: return None
         key = hashlib.sha256(view.wave.plain().contiguous().numpy().tobytes()).digest()
         if key not in self.seen:
@@ -331,14 +361,17 @@ _esc = lambda o: html.escape(str(o), quote=True)
 
 def _picture(fig, alt, dpi=150):
     "A figure as an `<img>` that needs no file and no request"
-    b = io.BytesIO(); fig.savefig(b, dpi=dpi, format='png')
-    return f'<img alt="{_esc(alt)}" src="data:image/png;base64,{base64.b64encode(b.getvalue()).decode()}">'
+    return f'<img alt="{_esc(alt)}" src="data:image/png;base64,{base64.b64encode(_png(fig, dpi)).decode()}">'
 
 def _message(text, kind='bad'): return f'<div class="sn-box sn-{kind}" role="{"alert" if kind=="bad" else "status"}">{text}</div>'
 
+_to_visitor = {'max_mb: expected a file of':'file too large: expected', 'max_seconds: expected a clip of':'clip too long: expected', 'x: ':''}
+
 def _say(e, path, name):
-    "An error about an upload, with the name that its visitor knows"
+    "An error about an upload, in words for its visitor, who knows the file's name but no parameters"
     msg = str(e).split('\n')[0]
+    for k,v in _to_visitor.items():
+        if msg.startswith(k): msg = v+msg[len(k):]; break
     for p in (str(path), os.path.realpath(path)): msg = msg.replace(p, name)
     return msg if isinstance(e, (ValueError,TypeError,OSError)) else f'{type(e).__name__}: {msg}'
 
@@ -359,6 +392,7 @@ def drift_html(
     verdict=None # A `Drift` of them all, or None
 )->str:
     "How far the clip lies from the train set, and how little one clip says"
+    _expect('view', view, ClipView)
     if view.reference is None: return _message(f"Nothing to compare the clip with: {_esc(view.whose.partition('(')[2].rstrip(')'))}.", 'info')
     n = 0 if log is None else log.n
     try: d = clip_deviation(view.reference, view.stats)
@@ -403,6 +437,9 @@ def analyse(
     "All that the page shows of a file; of a bad one only a message"
     empty = dict(message='', prediction='', overview='', ways={}, left_out='', stats='', drift='')
     if path is None: return empty
+    if not isinstance(path, (str,os.PathLike)): raise TypeError(f"path: expected the path of an audio file, got {type(path).__name__}")
+    _expect('demo', demo, SpecDemo)
+    if log is not None: _expect('log', log, ClipLog)
     name = name or Path(path).name
     try:
         x = read_clip(path, max_seconds, max_mb)
@@ -421,17 +458,20 @@ def analyse(
         if os.environ.get('SPECNORM_DEBUG'): import traceback; traceback.print_exc()
         return {**empty, 'message':_message(f'<b>This clip cannot be used.</b> {_esc(_say(e, path, name))}')}
 
-# %% ../nbs/92_demo.ipynb #c771e721
+# %% ../nbs/92_demo.ipynb #cf4487eb
+_sweep,_keep_file,_keep_state = 60,900,3600  # seconds: how often uploads are looked through, how long they and what was made of them stay
+
 def _gradio():
     try: import gradio
-    except ImportError as e: raise RuntimeError(f"the page needs gradio ({e}): pip install 'specnorm_fastai[demo]'") from None
+    except ImportError as e: raise RuntimeError(f"the page needs gradio ({e}): install the extra 'demo': pip install '.[demo]' in a clone of the repository") from None
     return gradio
 
 def _intro(demo, max_seconds, max_mb):
     model = 'No model is loaded.' if demo.model is None else f"Model: {len(demo.model.vocab)} labels ({_esc(', '.join(map(str, demo.model.vocab[:8])))}{', ...' if len(demo.model.vocab)>8 else ''})."
     ref = f"Train set: statistics of {demo.reference.n_clips or 'an unknown number of'} clips." if demo.reference is not None else f"No train set to compare with: {_esc(demo.why_not)}; the clip's own statistics are used."
     return (f'<div class="sn-head"><h1>What normalization does to a clip</h1><p>{model} {ref}</p>'
-            f'<p class="sn-note">At most {max_seconds:g} s and {max_mb:g} MB. The clip stays on the machine that runs this page and is removed from it within half an hour.</p></div>')
+            f'<p class="sn-note">At most {max_seconds:g} s and {max_mb:g} MB. The clip stays on the machine that runs this page. '
+            f'The file is removed after {_keep_file//60} minutes; its pictures and statistics are kept for this visitor up to {"an hour" if _keep_state==3600 else f"{_keep_state//60} minutes"}.</p></div>')
 
 _first = 'global'
 
@@ -441,11 +481,14 @@ def demo_page(
     max_mb:float=20 # Largest file in megabytes
 ): # A Gradio `Blocks`; `launch_args` are what it is to be launched with
     "The page"
-    gr,demo = _gradio(),demo or SpecDemo()
+    _check_bounds(max_seconds, max_mb)
+    demo = SpecDemo() if demo is None else demo
+    _expect('demo', demo, SpecDemo)
+    gr = _gradio()
     show = lambda ways, way: f'<div class="sn-one">{ways[way]}</div>' if way in ways else _message(f'{_esc(way)}: not possible for this clip, see below.', 'info') if ways else ''
-    with gr.Blocks(title='specnorm demo', analytics_enabled=False, delete_cache=(60,900)) as page:
+    with gr.Blocks(title='specnorm demo', analytics_enabled=False, delete_cache=(_sweep,_keep_file)) as page:
         gr.HTML(_intro(demo, max_seconds, max_mb))
-        log,ways = gr.State(None, time_to_live=3600),gr.State({}, time_to_live=3600)
+        log,ways = gr.State(None, time_to_live=_keep_state),gr.State({}, time_to_live=_keep_state)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 audio = gr.Audio(sources=['upload','microphone'], type='filepath', label='Clip', elem_id='sn-clip', editable=False, buttons=[])

@@ -1,14 +1,14 @@
 "The demo: what it makes of good and bad clips as functions, and the page itself in a browser"
-import os,re,signal,socket,subprocess,sys,time
+import os,signal,socket,subprocess,sys,time
 from pathlib import Path
 
 import numpy as np, pytest, soundfile as sf, torch
 from specnorm_fastai.core import AudioTensor,get_audio_files
 from specnorm_fastai.data import DownmixMono,Resample
-from specnorm_fastai.demo import ClipLog,SpecDemo,analyse,clip_deviation,describe_clip,prediction_html,read_clip,spec_figure,stats_figure,wave_figure,ways_figure,main
+from specnorm_fastai.demo import ClipLog,SpecDemo,analyse,clip_deviation,demo_page,describe_clip,drift_html,prediction_html,read_clip,spec_figure,stats_figure,wave_figure,ways_figure,main
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.frontend import SpecFrontend
-from specnorm_fastai.learner import small_cnn,spec_model
+from specnorm_fastai.learner import spec_model
 from specnorm_fastai.share import Prediction,SpecModel,save_spec_model
 from specnorm_fastai.stats import collect_stats
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,14 +63,39 @@ def test_a_bad_clip_gives_one_message_that_names_it_and_nothing_else(kind, tmp_p
 def test_size_and_length_are_judged_before_anything_is_decoded(tmp_path, monkeypatch):
     def never(*a, **k): raise AssertionError('decoded')
     monkeypatch.setattr(AudioTensor, 'create', never)
-    with pytest.raises(ValueError, match='too long'): read_clip(_write(tmp_path/'a.wav', 'too long'), max_seconds=2)
-    with pytest.raises(ValueError, match='too large'): read_clip(_write(tmp_path/'b.wav', 'too large'), max_mb=.2)
+    with pytest.raises(ValueError, match='max_seconds: expected a clip of at most 2 s, got 3 s'): read_clip(_write(tmp_path/'a.wav', 'too long'), max_seconds=2)
+    with pytest.raises(ValueError, match='max_mb: expected a file of at most 0.2 MB, got 0.24 MB'): read_clip(_write(tmp_path/'b.wav', 'too large'), max_mb=.2)
     with pytest.raises(AssertionError, match='decoded'): read_clip(_write(tmp_path/'c.wav', 'too long'))
 
 @pytest.mark.parametrize('v', [0, -1, float('nan'), True, 'x'])
 def test_bounds_are_checked(v, files):
     with pytest.raises(ValueError, match='max_seconds: expected a number above 0'): read_clip(files[0], max_seconds=v)
     with pytest.raises(ValueError, match='max_mb: expected a number above 0'): read_clip(files[0], max_mb=v)
+
+def test_a_wrong_argument_is_named_with_what_was_expected_and_what_came(files, stats):
+    view = describe_clip(read_clip(files[0]), SpecDemo(stats=stats))
+    for f,msg in [(lambda: read_clip(3), 'path: expected the path of an audio file, got int'), (lambda: analyse(3, SpecDemo()), 'path: expected the path of an audio file, got int'),
+        (lambda: analyse(files[0], 3), 'demo: expected a SpecDemo, got int'), (lambda: analyse(files[0], SpecDemo(), 3), 'log: expected a ClipLog, got int'),
+        (lambda: describe_clip(3), 'x: expected an AudioTensor, got int; read_clip reads a file'), (lambda: describe_clip(view.wave, 0), 'demo: expected a SpecDemo, got int'),
+        (lambda: ClipLog(3), 'reference: expected SpecStats, got int'), (lambda: ClipLog(stats).add(3), 'view: expected a ClipView, got int'), (lambda: demo_page(0), 'demo: expected a SpecDemo, got int'),
+        (lambda: clip_deviation(3, view.stats), 'reference: expected SpecStats, got int'), (lambda: clip_deviation(stats, 3), 'stats: expected SpecStats, got int'),
+        *((lambda f=f: f(3), 'view: expected a ClipView, got int') for f in (wave_figure, spec_figure, ways_figure, stats_figure, drift_html))]:
+        with pytest.raises(TypeError) as e: f()
+        assert str(e.value)==msg
+    for v in (0, 1, 'x', True, float('nan')):
+        with pytest.raises(ValueError, match=f'level: expected a number between 0 and 1, got {v!r}'): clip_deviation(stats, view.stats, level=v)
+    for v in (0, -1, 2., 'x', True):
+        with pytest.raises(ValueError, match=f'ncols: expected a whole number above 0, got {v!r}'): ways_figure(view, ncols=v)
+    with pytest.raises(ValueError, match='max_mb: expected a number above 0, got \'x\''): demo_page(max_mb='x')
+    with pytest.raises(ValueError, match='^x: expected finite samples, got NaN or Inf in 9000 of 9000 samples$'): describe_clip(AudioTensor(torch.full((1,9000), torch.nan), sr=16000))
+    with pytest.raises(ValueError, match=r'^x: clip too short: expected at least 513 samples \(32 ms at 16000 Hz\), got 9$'): describe_clip(AudioTensor(torch.ones(1,9), sr=16000))
+
+def test_a_view_has_documented_fields_and_needs_them_all(files):
+    from fastcore.docments import docments
+    from specnorm_fastai.demo import ClipView
+    docs,view = {k:v for k,v in docments(ClipView).items() if k!='return'},describe_clip(read_clip(files[0]))
+    assert list(docs)==list(vars(view)) and all(docs.values()), docs
+    with pytest.raises(TypeError, match='missing .* required'): ClipView(name='x')
 
 @pytest.mark.parametrize('sr,c,fmt', [(8000,1,'wav'),(44100,2,'flac'),(48000,6,'wav'),(22050,2,'ogg')])
 def test_any_rate_channels_and_format_is_described(sr, c, fmt, tmp_path, stats):
@@ -88,11 +113,22 @@ def test_statistics_are_the_train_sets_where_there_are_some_else_the_clips(files
     assert torch.allclose(real.mean(-1), torch.zeros(1), atol=1e-4) and b.whose.startswith("the clip's own (there is neither")
     assert torch.allclose(a.ways['none'].spec.plain(), a.raw.plain())
 
+def test_a_short_clips_input_is_padded_as_the_model_pads_it(tmp_path, model):
+    sf.write(tmp_path/'short.wav', tone(8000), 16000)
+    x = read_clip(tmp_path/'short.wav')
+    c,view = model.clip(x),describe_clip(x, SpecDemo(model))
+    assert (int(c.real_lengths),c.nsamples)==(8000,12000)
+    with torch.inference_mode(): want,blind = (model.frontend(c.plain()[None], n)[0].as_subclass(torch.Tensor) for n in (torch.tensor([8000]),None))
+    got = view.ways['model'].spec.plain()
+    assert torch.allclose(got, want, atol=1e-5) and not torch.allclose(got, blind, atol=1e-2)
+    assert torch.equal(view.prediction.probabilities, model.predict(tmp_path/'short.wav').probabilities)
+
 def test_a_models_answer_and_input_are_its_own(files, model):
     demo,x = SpecDemo(model),read_clip(files[1])
-    view = describe_clip(x, demo)
+    view,c = describe_clip(x, demo),model.clip(x)
+    assert int(c.real_lengths)==c.nsamples==12000
     assert torch.equal(view.prediction.probabilities, model.predict(files[1]).probabilities)
-    with torch.inference_mode(): want = model.frontend(model.clip(x).plain()[None], None if int(model.clip(x).real_lengths)==model.clip(x).nsamples else torch.tensor([model.clip(x).nsamples]))[0]
+    with torch.inference_mode(): want = model.frontend(c.plain()[None])[0]
     assert torch.allclose(view.ways['model'].spec.plain(), want.as_subclass(torch.Tensor), atol=1e-5)
     assert view.reference is model.stats and view.ways['none'].spec.settings['n_mels']==32
     res = analyse(files[1], demo)
@@ -156,7 +192,7 @@ def test_silence_between_sounds_and_extremes_make_finite_pictures(stats, tmp_pat
     for k,v in {'gap':x, 'clipped':np.sign(x), 'tiny':x*1e-7, 'impulse':np.eye(16000, 1, -5000, dtype=np.float32)}.items():
         sf.write(tmp_path/f'{k}.wav', v, 16000, subtype='FLOAT')
         res = analyse(tmp_path/f'{k}.wav', SpecDemo(stats=stats))
-        assert len(res['ways'])+res['left_out'].count('<br>')==10 and 'alert' not in res['message'], (k, res['message'])
+        assert len(res['ways'])==10 and not res['left_out'] and 'alert' not in res['message'], (k, res['message'], res['left_out'])
 
 def test_pictures_have_seconds_hertz_and_units(files, stats):
     view = describe_clip(read_clip(files[0]), SpecDemo(stats=stats))
@@ -191,27 +227,28 @@ def test_without_gradio_the_message_says_how_to_get_it(monkeypatch, capsys):
     old = dict(os.environ)
     try: assert main([])==1
     finally: os.environ.clear(); os.environ.update(old)
-    assert "pip install 'specnorm_fastai[demo]'" in capsys.readouterr().err
+    assert "install the extra 'demo': pip install '.[demo]' in a clone" in capsys.readouterr().err
 
 # the page
 
-_server = '''import sys
+_server = '''import os,sys
 out = open(sys.argv[1], 'a', buffering=1)
 def hook(name, args):
     if name=='socket.connect' and isinstance(args[1], tuple): out.write(f'{args[1][0]}\\n')
     elif name=='socket.getaddrinfo': out.write(f'{args[0]}\\n')
 sys.addaudithook(hook)
-from specnorm_fastai.demo import main
-sys.exit(main(sys.argv[2:]))'''
+import specnorm_fastai.demo as demo
+for k in ('_sweep','_keep_file','_keep_state'): setattr(demo, k, int(os.environ.get('TEST'+k, getattr(demo, k))))
+sys.exit(demo.main(sys.argv[2:]))'''
 
 def _free_port():
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
 
 class Server:
     "`specnorm-demo` as a process, every address that it looks up or connects to written down"
-    def __init__(self, tmp, *args):
+    def __init__(self, tmp, *args, **times):
         self.log,self.tmp,self.port = tmp/'asked.txt',tmp/'tmp',_free_port(); self.tmp.mkdir(); self.log.touch()
-        env = {**os.environ, 'TMPDIR':str(self.tmp), 'PYTHONPATH':str(root)}
+        env = {**os.environ, 'TMPDIR':str(self.tmp), 'PYTHONPATH':str(root), **{'TEST'+k:str(v) for k,v in times.items()}}
         for k in ('http_proxy','https_proxy','HTTP_PROXY','HTTPS_PROXY','ALL_PROXY','all_proxy'): env.pop(k, None)
         self.err = open(tmp/'err.txt', 'w+')
         self.proc = subprocess.Popen([sys.executable,'-c',_server,str(self.log),'--port',str(self.port),*map(str, args)], cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=self.err)
@@ -231,7 +268,7 @@ class Server:
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory, model):
-    pytest.importorskip('gradio', reason="the page needs gradio: pip install 'specnorm_fastai[demo]'")
+    pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
     need_chromium()
     tmp = tmp_path_factory.mktemp('demo')
     s = Server(tmp, save_spec_model(model, tmp/'model'), '--max-seconds', '8', '--max-mb', '1')
@@ -306,8 +343,33 @@ def test_a_file_outside_the_uploads_is_not_served(server):
         with pytest.raises(urllib.error.HTTPError) as e: urllib.request.urlopen(f'{server.url}gradio_api/file={path}', timeout=20)
         assert e.value.code in (403,404)
 
+def test_the_page_says_how_long_it_keeps_what():
+    gr = pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
+    page = demo_page()
+    assert page.delete_cache==(60,15*60) and [b.time_to_live for b in page.blocks.values() if isinstance(b, gr.State)]==[3600,3600]
+    said = "The file is removed after 15 minutes; its pictures and statistics are kept for this visitor up to an hour."
+    assert said in next(b.value for b in page.blocks.values() if isinstance(b, gr.HTML))
+    assert said in (root/'nbs/92_demo.ipynb').read_text()
+
+def test_an_upload_is_removed_when_its_time_is_over(tmp_path, files):
+    pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
+    need_chromium()
+    s = Server(tmp_path, _sweep=1, _keep_file=8)
+    kept = lambda: [f for d in s.folders() for f in d.rglob('*.wav')]
+    try:
+        with Page() as p:
+            p.open(s.url); p.wait("!!document.querySelector('#sn-clip input[type=file]')", 60)
+            upload(p, files[5])
+            end = time.time()+60
+            while not kept() and time.time()<end: time.sleep(.1)
+            assert kept()
+            p.wait("document.querySelectorAll('#sn-ways img').length==10", 90)
+            while kept() and time.time()<end: time.sleep(.5)
+            assert not kept() and p.js("document.querySelectorAll('#sn-ways img').length")==10
+    finally: s.stop()
+
 def test_the_server_listens_on_loopback_only_and_leaves_nothing(tmp_path):
-    pytest.importorskip('gradio', reason="the page needs gradio: pip install 'specnorm_fastai[demo]'")
+    pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
     s = Server(tmp_path)
     try:
         import urllib.request
