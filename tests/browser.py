@@ -89,9 +89,16 @@ class Page:
     def wait(self, code, seconds=20):
         "Wait until an expression is true"
         end = time.time()+seconds
-        while not self.js(code):
+        while not self._true(code):
             if time.time()>end: raise TimeoutError(f"never true: {code}")
             time.sleep(.05)
+
+    def _true(self, code):
+        "Whether an expression is true; not where the page is being left, which answers no question"
+        try: return self.js(code)
+        except RuntimeError as e:
+            if 'Inspected target navigated or closed' in str(e): return False
+            raise
 
     def key(self, key, code=None, vk=0, text=None):
         "Press a key"

@@ -1,5 +1,5 @@
 "What goes wrong around the package: a full disk, a folder that cannot be written, processes killed at any moment, workers that die, too little memory, two processes at one place"
-import contextlib,json,multiprocessing,os,random,resource,shutil,signal,subprocess,sys,time,warnings
+import contextlib,json,multiprocessing,os,random,resource,shutil,signal,subprocess,time,warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,7 @@ import torch
 if __name__!='__main__' and multiprocessing.current_process().name!='MainProcess': torch.set_num_threads(1)
 
 from fastai.data.core import Datasets,TfmdDL
-from fastai.data.block import CategoryBlock,DataBlock
-from specnorm_fastai.all import (AudioBlock,AudioCache,AudioConfig,AudioTensor,AudioToSpec,SpecFrontend,SpecStats,StatsRecorder,audio_info,collect_stats,compare,
+from specnorm_fastai.all import (AudioCache,AudioConfig,AudioTensor,AudioToSpec,SpecFrontend,SpecStats,StatsRecorder,audio_info,collect_stats,compare,
                                  preprocess_audio_folder,synthetic_audio)
 from specnorm_fastai.data import AudioDL
 
@@ -53,6 +52,24 @@ def killed(f, *args, most):
 def _need(ok, what):
     if not ok: raise Broken(what)
 
+def takes(f, *args):
+    "Seconds of one call that is left alone"
+    p = start(f, *args); t = time.monotonic()
+    end = ended(*p); _need(end[0]=='done', f'{end}')
+    return time.monotonic()-t
+
+class Rounds:
+    "Kill within the time that a call takes, until `rounds` calls were killed before their end; the window shrinks where one was over"
+    def __init__(self, rounds, most): self.rounds,self.most,self.n = rounds,most,0
+    def __iter__(self):
+        for k in range(8+4*self.rounds):
+            if self.n>=self.rounds: return
+            yield k
+        _need(self.n>=self.rounds, f'{self.n} of {k+1} calls were killed before their end, within {self.most:.3g} s')
+    def kill(self, f, *args):
+        if killed(f, *args, most=self.most): self.n += 1
+        else: self.most *= .75
+
 def clips(folder, n=12, sr=22050):
     folder.mkdir(exist_ok=True)
     for k in range(n): sf.write(folder/f'{k}.wav', np.random.default_rng(k).uniform(-.5, .5, (3000+501*k,2)), sr)
@@ -85,7 +102,6 @@ def save_ogg(to): _noise().save(to/'clip.ogg')
 def save_onnx(to): _front().to_onnx(to/'front.onnx')
 def preprocess(to): preprocess_audio_folder(to.parent/'clips', output_dir=to/'made', progress=False)
 def experiment(to): compare(to.parent/'set', to/'out', ways=['none','global'], epochs=1, runs=1, duration=.2, arch='small', bs=8, log=_quiet)
-def make_synthetic(to): synthetic_audio(to/'synthetic', n=8)
 writers = dict(save_stats='stats.safetensors', save_json='stats.json', save_npz='stats.npz', save_kaldi='stats.ark', save_wav='clip.wav', save_flac='clip.flac', save_ogg='clip.ogg', save_onnx='front.onnx', preprocess='made', experiment='out')
 
 def _noise(): return AudioTensor(torch.rand(2,60000, generator=torch.Generator().manual_seed(0))-.5, sr=16000)
@@ -147,13 +163,13 @@ def _save_for_ever(to, suffix):
 
 def kill_saving(folder, rounds):
     "The file is the old or the new one, whole"
-    both,n = [_some_stats(k, n_fft=1024) for k in range(2)],0
-    for k in range(rounds):
+    both,r = [_some_stats(k, n_fft=1024) for k in range(2)],Rounds(rounds, .4)
+    for k in r:
         suffix = ('.safetensors','.json')[k%2]; f = folder/f'stats{suffix}'
-        n += killed(_save_for_ever, folder, suffix, most=.4)
+        r.kill(_save_for_ever, folder, suffix)
         if f.exists(): _need(SpecStats.load(f) in both, 'other statistics')
         both[0].save(f); _need(SpecStats.load(f)==both[0], 'not saved')
-    return n
+    return r.n
 
 def _fill(files, at): c = AudioCache(at, max_bytes=2e8); c.fill(files, progress=False); c.close()
 
@@ -168,60 +184,61 @@ def _samples(files, at):
 
 def kill_filling(folder, rounds):
     "The cache opens, all that it gives is right, and the next fill completes it"
-    files,n = sorted(clips(folder/'clips', 60).iterdir()),0
-    for k in range(rounds):
+    files = sorted(clips(folder/'clips', 60).iterdir())
+    r = Rounds(rounds, takes(_fill, files, folder/'timed'))
+    for k in r:
         at = folder/f'cache{k%3}'
         if k%3==0: [shutil.rmtree(folder/f'cache{i}', ignore_errors=True) for i in range(3)]
-        n += killed(_fill, files, at, most=.05)
+        r.kill(_fill, files, at)
         end = outcome(_samples, files, at)
         _need(end[0]=='done', f'{end}')
-    return n
+    return r.n
 
 def kill_preprocessing(folder, rounds):
     "Every file that is there is whole, and the next call completes the folder"
-    src,n = clips(folder/'clips', 40),0
+    src = clips(folder/'clips', 40)
     want = {f.name:AudioTensor.create(f).plain() for f in preprocess_audio_folder(src, output_dir=folder/'want', progress=False).glob('*.wav')}
-    for k in range(rounds):
+    r = Rounds(rounds, takes(_preprocess_to, src, folder/'timed'))
+    for k in r:
         out = folder/f'out{k}'; out.mkdir()
-        n += killed(_preprocess_to, src, out, most=.1)
+        r.kill(_preprocess_to, src, out)
         for f in out.glob('*.wav'): audio_info(f)
         preprocess_audio_folder(src, output_dir=out, progress=False)
         got = {f.name:AudioTensor.create(f).plain() for f in out.glob('*.wav')}
         _need(got.keys()==want.keys() and all(torch.equal(got[k], want[k]) for k in want), 'other audio')
         shutil.rmtree(out)
-    return n
+    return r.n
 def _preprocess_to(src, out): preprocess_audio_folder(src, output_dir=out, progress=False)
 
 def kill_comparing(folder, rounds):
     "No finished run is lost, and the same call goes on to the table that it would have given"
     import pandas as pd
-    _set(folder); n = 0
-    (folder/'want').mkdir(); end = outcome(experiment, folder/'want'); _need(end[0]=='done', f'{end}')
+    _set(folder); (folder/'want').mkdir()
+    r = Rounds(rounds, takes(experiment, folder/'want'))
     cols = ['way','seed','accuracy','loss']
     want = pd.read_csv(folder/'want'/'out'/'results.csv')[cols]
-    for k in range(rounds):
+    for k in r:
         to = folder/f'to{k}'; to.mkdir()
-        n += killed(experiment, to, most=4)
+        r.kill(experiment, to)
         runs = {f.name:f.read_bytes() for f in to.glob('out/runs/*.json')}
         for b in runs.values(): json.loads(b)
         end = outcome(experiment, to); _need(end[0]=='done', f'{end}')
         _need(all((to/'out'/'runs'/f).read_bytes()==b for f,b in runs.items()), 'a finished run was lost')
         _need(pd.read_csv(to/'out'/'results.csv')[cols].equals(want) and (to/'out'/'report.html').exists() and not list(to.rglob('.specnorm-*')), 'other results')
         shutil.rmtree(to)
-    return n
+    return r.n
 
 def kill_exporting(folder, rounds):
     "The file is not there, or the old one, or the new one, whole"
-    end,n = outcome(save_onnx, folder),0
-    _need(end[0]=='done', f'{end}')
+    r = Rounds(rounds, takes(save_onnx, folder))
     nodes = _whole(folder/'front.onnx')
-    for k in range(rounds):
+    for k in r:
         if k%2: (folder/'front.onnx').unlink()
-        n += killed(save_onnx, folder, most=8)
+        r.kill(save_onnx, folder)
         if (folder/'front.onnx').exists(): _need(_whole(folder/'front.onnx')==nodes, 'another model')
         else: _need(k%2, 'the old file is gone')
         end = outcome(save_onnx, folder); _need(end[0]=='done' and _whole(folder/'front.onnx')==nodes, f'{end}')
-    return n
+    return r.n
 
 kills = dict(save=kill_saving, cache=kill_filling, preprocess=kill_preprocessing, compare=kill_comparing, to_onnx=kill_exporting)
 
@@ -244,11 +261,12 @@ def _epoch(how, kind):
         for b in dl: pass
 
 def worker_dies(how, kind):
-    "An error in seconds: that a worker exited, or that a connection was reset"
-    t = time.monotonic()
-    end = outcome(_epoch, how, kind, seconds=60)
+    "Seconds to an error: that a worker exited, or that a connection was reset; `Broken` where they are more than 30"
+    p = start(_epoch, how, kind); t = time.monotonic()
+    end = ended(*p, 60); t = time.monotonic()-t
     _need(end[0]=='error' and ('worker' in end[2].lower() or 'ConnectionError' in end[1] or 'EOFError' in end[1]), f'{end}')  # the latter where it died while it handed over a batch
-    return time.monotonic()-t
+    _need(t<30, f'{t:.0f} s until {end}')
+    return t
 
 # memory
 

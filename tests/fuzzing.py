@@ -1,5 +1,5 @@
 "Inputs that nobody meant: audio, tables, statistics, recipes, arguments and caches altered at random, and how the package answers each"
-import contextlib,faulthandler,io,json,os,pickle,re,resource,shutil,signal,string,struct,sys,time,warnings,zipfile
+import contextlib,faulthandler,io,json,os,pickle,re,resource,shutil,signal,struct,sys,time,warnings,zipfile
 from collections import Counter
 from functools import lru_cache,reduce
 from pathlib import Path
@@ -9,7 +9,6 @@ import soundfile as sf
 import torch
 from hypothesis import HealthCheck,Phase,given,settings
 from hypothesis import strategies as st
-from hypothesis.errors import FlakyFailure
 
 from specnorm_fastai.all import AudioCache,AudioTensor,PreprocessAudio,SpecStats,StatsRecorder,audio_info,audio_table,no_kernels,read_recipe,read_table
 from specnorm_fastai.all import AudioConfig,AudioToSpec

@@ -9,7 +9,7 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders,Datasets,TfmdDL
 from fastai.losses import CrossEntropyLossFlat
 from fastai.learner import Learner
-from specnorm_fastai.all import AudioConfig,AudioTensor,AudioToSpec,SpecNormalize,collect_stats,small_cnn
+from specnorm_fastai.all import AudioConfig,AudioTensor,AudioToSpec,collect_stats,small_cnn
 from specnorm_fastai.data import AudioDL
 
 class Clip:
