@@ -7,6 +7,7 @@ __all__ = ['Prediction', 'SpecModel', 'save_spec_model', 'load_spec_model', 'mod
 
 # %% ../nbs/74_share.ipynb #cd44b96b
 import hashlib,json,math,os,re,shutil,tempfile,warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime,timezone
 from enum import Enum
@@ -220,6 +221,9 @@ def from_learner(cls:SpecModel,
     res = cls(front, model, vocab, task, threshold, None if norm is None else norm.stats, _n_channels(front, norm, model), method, deepcopy(own), 'bfloat16' if half else 'float32', card)
     res.unchecked = norm is not None and norm.stats is not None and norm.fingerprint=='unknown'
     res._try()
+    if res.clip_samples is None:
+        warnings.warn("clips have no one length here (AudioBlock(crop_signal_to=...)): a SpecModel answers as learn.predict does, for each clip alone. Validation saw clips padded to the longest of their batch, "
+                      "so its metrics may be of other answers", stacklevel=2)
     return res
 
 @patch
@@ -227,7 +231,8 @@ def _try(self:SpecModel):
     "Let a second of noise through: an error where the parts do not fit"
     n = self.clip_samples or max(self.sr, self.frontend.least)
     x = torch.rand(1, self.channels, n, generator=torch.Generator().manual_seed(0))-.5
-    with torch.inference_mode(): self(x.to(self.device))
+    with torch.inference_mode(): p = self(x.to(self.device))
+    if not p.isfinite().all(): raise ValueError("model: its weights or statistics give NaN or Inf on a second of noise")
 
 # %% ../nbs/74_share.ipynb #c299a679
 def _as_audio(x, sr=None):
@@ -242,7 +247,7 @@ def _as_audio(x, sr=None):
     else:
         if not isinstance(x, (Tensor,np.ndarray,list,tuple)): raise TypeError(f"x: expected a file, an array, a tensor or an AudioTensor, got {type(x).__name__}")
         if sr is None: raise ValueError("sr: an array does not know its sample rate; expected sr=... in Hz, got None")
-        if isinstance(sr, bool) or not isinstance(sr, (int,float,np.number)) or not sr>=1 or sr!=int(sr): raise ValueError(f"sr: expected a whole number of Hz above 0, got {sr!r}")
+        if isinstance(sr, bool) or not isinstance(sr, (int,float,np.number)) or not 1<=sr<2**31 or sr!=int(sr): raise ValueError(f"sr: expected a whole number of Hz above 0, got {sr!r}")
         try: x = AudioTensor(x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x)), sr=int(sr))
         except (TypeError,ValueError) as e: raise TypeError(f"x: expected an array of numbers, got {type(x).__name__}: {e}") from None
     x.need_sr()
@@ -397,7 +402,16 @@ def _front_to_dict(f):
                     then=[_part_to_dict(t) for t in f.then], axes=None if f.axes is None else list(f.axes), mean=mean, std=std)
     except ValueError as e: raise ValueError(f"frontend: {e}") from None
 
+_most = dict(sr=2**22, clip_samples=2**28, n_fft=2**20, win_length=2**20, hop_length=2**20, pad=2**20, n_mels=2**14, n_mfcc=2**14, n_bins=2**14)
+
+def _check_sizes(d):
+    "Numbers of a file that would only fill the memory"
+    for k,v in (*d.items(), *d['settings'].items()):
+        if k in _most and isinstance(v, (int,float)) and not v<=_most[k]: raise ValueError(f"{k}: expected at most {_most[k]}, got {v}")
+    if len(d['then'])>16 or sum(t['name'].startswith('Delta') for t in d['then'])>2: raise ValueError(f"then: expected at most 16 transforms, 2 of them Delta, got {[t['name'] for t in d['then']]}")
+
 def _front_from_dict(d, stats=None, unchecked=False):
+    _check_sizes(d)
     s = _settings_from_dict(d['settings'])
     if d['kind']=='AudioToSpec': mel,to_db = s.pop('mel'),s.pop('to_db'); to_spec = SpectrogramTransformer(mel=mel, to_db=to_db)(**s)
     elif d['kind']=='AudioToMFCC': to_spec = AudioToMFCC(**s)
@@ -485,6 +499,21 @@ def _write_folder(d, model, card, results):
     (d/'preprocess.json').write_text(json.dumps(s, indent=1, allow_nan=False)+'\n', encoding='utf-8')
     (d/'README.md').write_text(model_card(model, card, results), encoding='utf-8')
 
+@contextmanager
+def _alone_in(folder):
+    "No other process that saves here, where the system has locks of folders"
+    try: import fcntl
+    except ImportError: yield; return
+    fd = os.open(folder, os.O_RDONLY)
+    try: fcntl.flock(fd, fcntl.LOCK_EX); yield
+    finally: os.close(fd)
+
+def _replace(tmp, path):
+    "Put the files of a folder in the place of those of another, what names them last"
+    for n in ('preprocess.json', *(() if (tmp/'stats.safetensors').exists() else ('stats.safetensors',))): (path/n).unlink(missing_ok=True)
+    for n in ('model.safetensors','stats.safetensors','README.md','preprocess.json'):
+        if (tmp/n).exists(): os.replace(tmp/n, path/n)
+
 @patch
 def save(self:SpecModel,
     path:str|Path, # Folder; made, or its files of an earlier save replaced
@@ -498,7 +527,7 @@ def save(self:SpecModel,
     if path.is_dir() and any(path.iterdir()) and not any((path/n).exists() for n in ('preprocess.json','model.safetensors','.git')):
         raise FileExistsError(f"path: the folder {path} holds other things than a SpecModel; expected an empty one, or none yet")
     card = _check_card(self.card if card is None else card)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix='.specnorm-'))
+    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.specnorm-{path.name}-'))
     try:
         _write_folder(tmp, self, card, results)
         umask = os.umask(0); os.umask(umask)
@@ -506,9 +535,7 @@ def save(self:SpecModel,
         os.chmod(tmp, 0o777&~umask)
         if not path.exists(): os.rename(tmp, path)
         else:
-            for n in ('preprocess.json', *(() if (tmp/'stats.safetensors').exists() else ('stats.safetensors',))): (path/n).unlink(missing_ok=True)
-            for n in ('model.safetensors','stats.safetensors','README.md','preprocess.json'):
-                if (tmp/n).exists(): os.replace(tmp/n, path/n)
+            with _alone_in(path): _replace(tmp, path)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return path
 
@@ -561,7 +588,9 @@ def load_spec_model(
     if not path.exists(): raise FileNotFoundError(f"path: no such folder: {path}")
     if not path.is_dir(): raise NotADirectoryError(f"path: expected the folder of a SpecModel, got the file {path}")
     fn = path/'preprocess.json'
-    if not fn.is_file(): raise FileNotFoundError(f"{path} is no whole SpecModel: there is no preprocess.json in it")
+    if not fn.is_file():
+        left = [str(o.parent) for o in sorted(path.resolve().parent.glob(f'.specnorm-{path.resolve().name}-*/preprocess.json'))]
+        raise FileNotFoundError(f"{path} is no whole SpecModel: there is no preprocess.json in it" + (f"; a save was interrupted, and what it wrote may be whole in {left[-1]}" if left else ''))
     if model is not None and not isinstance(model, nn.Module): raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     stats = None
     try:
@@ -572,6 +601,7 @@ def load_spec_model(
             if _sha(path/n)!=sha: raise ValueError(f"it does not belong to {path/n}: that file was changed, cut or exchanged since both were written")
         if 'stats.safetensors' in d['files']: stats = SpecStats.load(path/'stats.safetensors', unchecked=True)
         front = _front_from_dict(d['frontend'], stats, d['unchecked'])
+        if not isinstance(d['labels'], list): raise ValueError(f"labels: expected a list, got {type(d['labels']).__name__}")
         if diff:=_differences(d['fingerprint'], front.fingerprint, 'the file'): raise ValueError("its front end is another one in this version:\n  " + '\n  '.join(diff))
         if model is None:
             if d['network'] is None: raise ValueError(f"network: the folder does not name it ({d['network_class']}); expected the network itself, as model=...")
@@ -584,7 +614,8 @@ def load_spec_model(
         res.unchecked = d['unchecked']
         res._try()
     except OSError: raise
-    except (KeyError,TypeError,AttributeError,IndexError) as e: raise ValueError(f"{fn}: {type(e).__name__}: {e}") from None
+    except (KeyError,TypeError,AttributeError,IndexError,OverflowError,ZeroDivisionError) as e: raise ValueError(f"{fn}: {type(e).__name__}: {e}") from None
+    except MemoryError: raise ValueError(f"{fn}: what it describes does not fit into memory") from None
     except (ValueError,RuntimeError) as e:
         if str(e).startswith((str(path),f'cannot read {path}')): raise ValueError(str(e)) from None
         raise ValueError(f"{fn}: {e}") from None
@@ -641,10 +672,10 @@ def model_card(
     c = _check_card(model.card if card is None else card)
     s,f = model.settings,model.frontend
     tags = ['fastai','audio','audio-classification','spectrogram','specnorm_fastai']
-    head = {'library_name':'fastai', 'pipeline_tag':'audio-classification', **{k:c[k] for k in _head_keys if k in c and k!='tags'}, 'tags':[*tags, *(t for t in c.get('tags', []) if t not in tags)]}
+    head = {'library_name':'specnorm_fastai', 'pipeline_tag':'audio-classification', **{k:c[k] for k in _head_keys if k in c and k!='tags'}, 'tags':[*tags, *(t for t in c.get('tags', []) if t not in tags)]}
     net = s['network']['name'] if s['network'] else s['network_class']
     n = sum(p.numel() for p in model.model.parameters())
-    clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded"
+    clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded ({f.least/model.sr:.2g} s at least)"
     p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
          "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
@@ -693,7 +724,7 @@ def predict_files(self:SpecModel,
     if errors not in ('raise','skip'): raise ValueError(f"errors: expected 'raise' or 'skip', got {errors!r}")
     _count(1, bs=bs)
     files = _which(files)
-    ps,why,wait = [None]*len(files),[None]*len(files),[]
+    ps,why,wait,cut = [None]*len(files),[None]*len(files),[],[]
     if errors=='raise': why = [_try_file(audio_info, f)[1] for f in files]  # headers alone, before anything is computed
     if any(why): raise _unusable([*filter(None, why)], len(files))
     def flush():
@@ -702,10 +733,14 @@ def predict_files(self:SpecModel,
         wait.clear()
     for i,f in enumerate(_shown(files, progress, 'predicting')):
         c,why[i] = _try_file(self.clip, f)
-        if c is not None: wait.append((i,c))
+        if c is not None:
+            wait.append((i,c))
+            if self.clip_samples is not None and (n:=audio_info(f))[0]>1.5*n[1]*self.clip_samples/self.sr: cut.append(f)
         if len(wait)>=bs or sum(c.numel() for _,c in wait)>_waiting: flush()
     flush()
     if errors=='raise' and any(why): raise _unusable([*filter(None, why)], len(files))
+    if cut: warnings.warn(f"{len(cut)} of {len(files)} files are much longer than the {self.clip_samples/self.sr:g} s that this model hears, and of each only the middle was heard: {cut[0]}{', ...' if len(cut)>1 else ''}. "
+                          "predict_long (specnorm-predict --hop) hears all")
     preds = [None if p is None else Prediction(self._label(p), p, self.vocab) for p in ps]
     res = {'path':[str(f) for f in files], 'label':[p and p.label for p in preds], 'probability':[np.nan if p is None else p.probability for p in preds]}
     if probs: res.update({f'p_{l}':[np.nan if p is None else p[k].item() for p in ps] for k,l in enumerate(self.vocab)})
@@ -731,14 +766,20 @@ def _file_pieces(path):
             yield b.T if scale is None else np.multiply(b.T, scale, dtype=np.float32, casting='unsafe')
         _check_whole(f, n, True)
 
-def _open_long(x, sr):
+def _check_rate(old, new, n, name):
+    "What `Resample` says of a rate that would make far too many samples"
+    if new>100*old and n*new//old>2**27: raise ValueError(f"x: expected a sample rate nearer to {new} Hz, got {old} Hz in {name}; its {n} samples would become {n*new//old}")
+
+def _open_long(x, sr, new):
     "Pieces of a recording, its rate, channels and name"
     if isinstance(x, (str,os.PathLike)):
         if sr is not None: raise ValueError(f"sr: expected None with a file, which knows its rate, got {sr!r}")
         x = Path(x).expanduser()
-        _,rate,ch = audio_info(x)
+        n,rate,ch = audio_info(x)
+        _check_rate(rate, new, n, x)
         return _file_pieces(x),rate,ch,str(x)
     a = _as_audio(x, sr)
+    _check_rate(a.sr, new, a.nsamples, _name(a))
     v = a.plain().numpy()
     return (v[:,i:i+_piece] for i in range(0, v.shape[1], _piece)),a.sr,a.nchannels,_name(a)
 
@@ -871,7 +912,7 @@ def predict_long(self:SpecModel,
     "What is heard when in a recording of any length"
     _count(1, bs=bs)
     n,h = self._window_and_hop(window, hop)
-    pieces,rate,ch,name = _open_long(x, sr)
+    pieces,rate,ch,name = _open_long(x, sr, self.sr)
     self._check_channels(ch, name)
     env,wait,starts,said = _Envelope(max(h//8, 1)),[],[],[]
     def add(at, a):

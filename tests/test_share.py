@@ -500,7 +500,7 @@ def test_predict_skips_on_request(folder, clips, tmp_path, capsys):
     (tmp_path/'bad.wav').touch(); args = [str(folder), str(clips[0]), str(tmp_path/'bad.wav')]
     for more in ([],['--hop','.3']):
         assert predict([*args,*more,'--out',str(tmp_path/'o.csv')])==1 and 'bad.wav' in capsys.readouterr().err and not (tmp_path/'o.csv').exists()
-        assert predict([*args,*more,'--skip-errors'])==3; assert '1 files could not be used' in (o:=capsys.readouterr()).err and 'bad.wav' in o.out
+        assert predict([*args,*more,'--skip-errors'])==3; assert '1 of 2 files could not be used' in (o:=capsys.readouterr()).err and 'bad.wav' in o.out
     assert predict([str(tmp_path/'nowhere'), str(clips[0])])==1 and 'no such folder' in capsys.readouterr().err
     with pytest.raises(SystemExit) as e: predict([str(folder)])
     assert e.value.code==2
@@ -560,3 +560,53 @@ def test_learners_of_earlier_versions_answer_as_then(old):
 
 def test_what_earlier_versions_saved_is_here_and_small():
     assert OLD and all(sum(f.stat().st_size for f in p.rglob('*') if f.is_file())<300_000 for p in OLD)
+
+# ---- what once went wrong
+
+def test_a_save_that_was_killed_says_where_the_new_model_lies(model, tmp_path):
+    d = model.save(tmp_path/'m')
+    real = os.replace
+    def killed(*a): raise SystemExit
+    shutil.copytree(d, tmp_path/'.specnorm-m-abc')
+    (d/'preprocess.json').unlink()
+    with pytest.raises(FileNotFoundError, match='a save was interrupted(.|\n)*specnorm-m-abc'): load_spec_model(d)
+    model.save(d)
+    assert load_spec_model(d).vocab==model.vocab
+
+def test_many_savers_leave_a_whole_folder(model, tmp_path):
+    d = model.save(tmp_path/'m')
+    pids = []
+    for k in range(4):
+        if not (pid:=os.fork()):
+            try:
+                for _ in range(5): model.save(d, card=f'saver {k}')
+                os._exit(0)
+            except BaseException: os._exit(1)
+        pids.append(pid)
+    assert [os.waitpid(p, 0)[1] for p in pids]==[0]*4
+    assert load_spec_model(d).vocab==model.vocab
+
+@pytest.mark.parametrize('change,what', [(_set('frontend','settings','pad',10**9),'pad: expected at most'), (_set('frontend','settings','n_mels',10**9),'n_mels: expected at most'), (_set('frontend','clip_samples',10**12),'clip_samples: expected at most'),
+    (_set('frontend','then',[{'name':'Delta','width':9}]*12),'then: expected at most'), (_set('labels',{'a':1,'b':2}),'labels: expected a list')], ids=lambda o: 'changed' if callable(o) else None)
+def test_numbers_that_only_fill_memory_are_refused(folder, tmp_path, change, what):
+    with pytest.raises(ValueError, match=what) as e: load_spec_model(edited(folder, tmp_path/'m', change))
+    assert str(tmp_path/'m') in str(e.value)
+
+def test_long_recordings_of_absurd_rates_are_refused(model):
+    with pytest.raises(ValueError, match='expected a sample rate nearer to'): model.predict_long(np.zeros(48000, np.float32), 1, hop=.5)
+    with pytest.raises(ValueError, match='sr: expected'): model.predict(np.zeros(48000, np.float32), float('inf'))
+
+def test_a_clip_of_which_most_is_not_heard_is_told_of(model, clips, tmp_path):
+    sf.write(tmp_path/'long.wav', np.random.default_rng(0).uniform(-.1, .1, 5*model.clip_samples), model.sr)
+    sf.write(short:=tmp_path/'short.wav', np.random.default_rng(0).uniform(-.1, .1, model.clip_samples), model.sr)
+    with pytest.warns(UserWarning, match='1 of 2 files are much longer(.|\n)*long.wav'): model.predict_files([short,tmp_path/'long.wav'], progress=False)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); model.predict_files([short], progress=False)
+
+def test_names_that_are_no_utf8_and_readers_that_leave(folder, clips, tmp_path):
+    bad = os.fsencode(tmp_path)+b'/bad\xff.wav'; shutil.copy(clips[0], bad)
+    run = lambda *a, **k: subprocess.run([sys.executable,'-c','import sys; from specnorm_fastai.cli import predict; sys.exit(predict())',*map(str, a)], text=True, stderr=subprocess.PIPE, **k)
+    r = run(folder, tmp_path, clips[0], '--skip-errors', '--out', tmp_path/'o.csv')
+    assert r.returncode in (0,3) and len(pd.read_csv(tmp_path/'o.csv'))==2, r.stderr
+    r,w = os.pipe(); os.close(r)
+    r = run(folder, clips[0], stdout=w); os.close(w)
+    assert r.returncode==141 and not r.stderr.strip(), r.stderr
