@@ -9,7 +9,6 @@ __all__ = ['read_clip', 'SpecDemo', 'Way', 'ClipView', 'describe_clip', 'wave_fi
 
 # %% ../nbs/92_demo.ipynb #c29971ac
 import argparse,base64,hashlib,html,io,math,os,signal,sys,tempfile,threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -142,19 +141,22 @@ def _model_input(model, x, feats):
     units = 'std' if model.frontend.mean is not None else feats.units
     return AudioSpectrogram.create(y, settings={**feats.settings, 'units':units}, freqs=feats.freqs)
 
-@dataclass(repr=False, eq=False)
 class ClipView:
     "A clip as the page shows it"
-    name:str # What it is called
-    wave:AudioTensor # As it was recorded, (channel, time)
-    raw:AudioSpectrogram # Before any normalization, (channel, freq, time)
-    feats:AudioSpectrogram # What the statistics are of, (channel, freq, time): `raw`, or what the model's front end makes of it
-    ways:dict # Of each way that applies its `Way`, by name
-    left_out:dict # Of each other way the reason, by name
-    stats:SpecStats # The clip's own
-    reference:SpecStats # The train set's; None: there are none that fit
-    whose:str # Whose statistics the ways use, in words
-    prediction:Prediction # The model's; None: there is no model
+    def __init__(self,
+        name:str, # What it is called
+        wave:AudioTensor, # As it was recorded, (channel, time)
+        raw:AudioSpectrogram, # Before any normalization, (channel, freq, time)
+        feats:AudioSpectrogram, # What the statistics are of, (channel, freq, time): `raw`, or what the model's front end makes of it
+        ways:dict, # Of each way that applies its `Way`, by name
+        left_out:dict, # Of each other way the reason, by name
+        stats:SpecStats, # The clip's own
+        reference:SpecStats, # The train set's; None: there are none that fit
+        whose:str, # Whose statistics the ways use, in words
+        prediction:Prediction # The model's; None: there is no model
+    ):
+        self.name,self.wave,self.raw,self.feats,self.ways = name,wave,raw,feats,ways
+        self.left_out,self.stats,self.reference,self.whose,self.prediction = left_out,stats,reference,whose,prediction
     def __repr__(self):
         res = f"ClipView: {self.name}, {self.wave.duration:.3g} s at {self.wave.sr} Hz, {self.wave.nchannels} channel{'s'*(self.wave.nchannels>1)}\n  ways: {', '.join(self.ways)}"
         if self.left_out: res += '\n  left out: '+'; '.join(f'{k} ({v})' for k,v in self.left_out.items())
