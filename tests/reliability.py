@@ -91,7 +91,7 @@ def write(d):
                 r = d['faults']['results'][k]
                 L.append(f"| {k} | {promise} | {r['rounds']}{', slowest: '+str(r['slowest'])+' s' if 'slowest' in r else ''} | `{test}` |")
         L += ['', 'Disks are full: a tmpfs of four pages where it can be mounted, else a limit of the size of files. What writes: ' + ', '.join(f'`{h}`' for h in d['faults']['results'].get('full disk', {}).get('how', [])) + '. '
-              'A process that is killed may leave a temporary file `.specnorm-*` beside the target; `compare` removes those of its folder. `Learner.export` and `Learner.save` are fastai\'s, and not written whole.', '']
+              'Of `kill -9`, rounds are the calls that were killed before their end. A process that is killed may leave a temporary file `.specnorm-*` beside the target; `compare` removes those of its folder. `Learner.export` and `Learner.save` are fastai\'s, and not written whole.', '']
     if 'load' in d:
         r = d['load']['results']
         L += ['## Load', '', when('load'), '', '| clips | seconds | memory grown by, MB | open files | files in shared memory |', '|---|---|---|---|---|']

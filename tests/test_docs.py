@@ -63,6 +63,41 @@ def test_every_public_name_has_an_entry_with_its_signature_and_source(docs, site
 
 def test_what_leads_nowhere_is_found(docs, tmp_path):
     "A page that is missing, an anchor, a picture without words, a script of another host"
+    (tmp_path/'b.html').write_text('<h1 id="here">b</h1>')
+    (tmp_path/'a.html').write_text('<a href="b.html#here">1</a><a href="b.html#gone">2</a><a href="c.html">3</a><img src="x.png"><script src="https://example.org/x.js"></script><a href="https://example.org">4</a>')
+    bad = docs.check(tmp_path)
+    assert len(bad)==5 and [any(w in b for b in bad) for w in ('b.html#gone: no such anchor','c.html: no such file','x.png: no such file','x.png has no words','another host')]==[True]*5, bad
+
+def test_a_broken_link_in_a_notebook_fails_the_build(docs, tmp_path):
+    s = docs.Site(tmp_path/'stage')
+    text = s.links('[a](00_core.ipynb#x) [b](nowhere.ipynb) `[c](no.md)` [d](https://e.org/f) [g](../Makefile)', 'nbs/40_transforms.ipynb', 'transforms.md')
+    assert '[a](core.md#x)' in text and '`[c](no.md)`' in text and '(https://e.org/f)' in text and f'({s.repo}/Makefile)' in text
+    assert s.problems==['nbs/40_transforms.ipynb: link to nowhere.ipynb: no such file']
+
+def test_names_in_text_lead_to_their_entries_and_formulas_are_mathml(site):
+    page = (site/'transforms.html').read_text()
+    assert re.search(r'<a class="sym" href="core.html#audiospectrogram"><code>AudioSpectrogram</code></a>', page)
+    assert 'class="sym" href="../stats.html#collect_stats"' in (site/'tutorials'/'normalizing_spectrograms.html').read_text()
+    assert 'mask: expected one of ..., got ...' in page  # what it raises, from the code
+    assert '<math' in (site/'recorder.html').read_text() and not [p for p in _pages(site) if 'class="arithmatex"' in (site/p).read_text()]
+
+def test_each_page_in_a_browser(site, url):
+    "At both widths: no error of the console, nothing asked of another host, nothing wider than the window"
+    need_chromium()
+    bad,pages = [],[n for n in _pages(site) if not n.startswith('source/') or n=='source/core.html']  # one listing for all: they differ in their text only
+    with Page(1280, 900) as p:
+        for n in pages:
+            p.resize(1280, 844); p.open(url+n)
+            for width in (1280,390):
+                p.resize(width, 844)
+                if (w:=p.js('document.documentElement.scrollWidth'))>width: bad.append(f'{n}: {w} pixels wide in a window of {width}')
+            if (gone:=p.js("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")): bad.append(f'{n}: pictures {gone}')
+            if p.errors: bad.append(f'{n}: {p.errors}'); p.errors.clear()
+        hosts = {urlsplit(r).netloc for r in p.requests if not r.startswith(('data:','about:','blob:'))}
+        assert not bad and not p.failed and hosts=={urlsplit(url).netloc}, (bad, p.failed, hosts)
+
+def test_waiting_goes_on_on_the_page_that_is_navigated_to(tmp_path):
+    need_chromium()
     for n in 'ab': (tmp_path/f'{n}.html').write_text(f'<p>{n}</p>')
     leave = "location.href = 'b.html', new Promise(() => {})"  # answers nothing before the page is left
     with Page() as p:
