@@ -287,7 +287,7 @@ def predict(
         model = load_spec_model(args.model)
         if args.hop is not None: t = _predict_hops(model, args)
         else: t = model.predict_files(args.files, args.bs, _progress, args.probs, 'skip' if args.skip_errors else 'raise')
-        t['path'] = [p.encode('utf-8', 'backslashreplace').decode() for p in t.path]  # names that are no UTF-8
+        for k in {'path','error'}&set(t): t[k] = [o.encode('utf-8', 'backslashreplace').decode() if isinstance(o, str) else o for o in t[k]]  # names that are no UTF-8
         if out is None or out.suffix=='.csv': t['label'] = t.label.map(_several)
         write = lambda to: t.to_json(to, orient='records', indent=1, double_precision=9) if out and out.suffix=='.json' else t.to_csv(to, index=False, float_format='%.6g')
         if out is None: write(sys.stdout)
