@@ -425,7 +425,7 @@ def _model(x, folder):
             *at,k = ps[i%len(ps)]
             inner = reduce(lambda c,a: c[a], at, o)
             if v=='gone': del inner[k]
-            else: inner[k] = v
+            else: inner[k] = json.loads(json.dumps(v))  # a copy, which later edits may change
         if isinstance(o, dict): o['sha256'] = _own_sha(o)  # as one would who means it
         files['preprocess.json'] = json.dumps(o).encode()
     else: files[x[0]] = disguised(str(marker))[x[1]] if isinstance(x[1], str) else x[1]
