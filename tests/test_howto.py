@@ -1,5 +1,5 @@
 "The how-to pages: links lead somewhere, each asks what it answers, and nothing of the machine is stored in them"
-import json,re
+import ast,json,re
 from pathlib import Path
 import pytest
 
@@ -34,3 +34,19 @@ def test_a_page_was_run_and_tests_what_it_says(page):
 def test_outputs_name_no_folder_of_the_machine(page):
     said = json.dumps([o for c in _cells(page, 'code') for o in c['outputs'] if o['output_type']!='display_data'])
     assert not re.search(r'/(?:tmp|home|root|work|Users)/', said)
+
+def _names(code):
+    "Names that a cell makes, and those that it reads"
+    t = ast.parse('\n'.join('' if l.startswith(('%','!')) else l for l in code.split('\n')))
+    made = {(a.asname or a.name).partition('.')[0] for o in ast.walk(t) if isinstance(o, (ast.Import,ast.ImportFrom)) for a in o.names}
+    made |= {o.name for o in ast.walk(t) if isinstance(o, (ast.FunctionDef,ast.ClassDef))} | {o.id for o in ast.walk(t) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+    return made,{o.id for o in ast.walk(t) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Load)}
+
+@pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
+def test_what_a_reader_sees_runs_as_pasted(page):
+    "No cell uses a name that only a hidden one makes"
+    import fastai.vision.all,specnorm_fastai.all
+    cells = [''.join(c['source']) for c in _cells(page, 'code')]
+    hidden,shown = ([_names(c) for c in cells if c.startswith('#| hide')==h] for h in (True,False))
+    lost = {n for m,_ in hidden for n in m} - set(vars(fastai.vision.all)) - set(vars(specnorm_fastai.all)) - {n for m,_ in shown for n in m}
+    assert not lost&{n for _,r in shown for n in r}
