@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['compare', 'stats', 'drift', 'predict']
 
-# %% ../nbs/90_cli.ipynb #cb71ca8c
-import argparse,os,sys
+# %% ../nbs/90_cli.ipynb #c6118151
+import argparse,os,sys,warnings
 
 # %% ../nbs/90_cli.ipynb #c374b6e4
 _data = "audio/ and meta/*.csv as in ESC-50, or any folder with audio files"
@@ -285,8 +285,10 @@ def predict(
         from specnorm_fastai.core import _whole_file
         from specnorm_fastai.share import load_spec_model
         model = load_spec_model(args.model)
-        if args.hop is not None: t = _predict_hops(model, args)
-        else: t = model.predict_files(args.files, args.bs, _progress, args.probs, 'skip' if args.skip_errors else 'raise')
+        with warnings.catch_warnings(record=True) as told:
+            if args.hop is not None: t = _predict_hops(model, args)
+            else: t = model.predict_files(args.files, args.bs, _progress, args.probs, 'skip' if args.skip_errors else 'raise')
+        for w in told: print(f"specnorm-predict: {w.message}", file=sys.stderr)
         for k in {'path','error'}&set(t): t[k] = [o.encode('utf-8', 'backslashreplace').decode() if isinstance(o, str) else o for o in t[k]]  # names that are no UTF-8
         if out is None or out.suffix=='.csv': t['label'] = t.label.map(_several)
         write = lambda to: t.to_json(to, orient='records', indent=1, double_precision=9) if out and out.suffix=='.json' else t.to_csv(to, index=False, float_format='%.6g')
