@@ -565,8 +565,6 @@ def test_what_earlier_versions_saved_is_here_and_small():
 
 def test_a_save_that_was_killed_says_where_the_new_model_lies(model, tmp_path):
     d = model.save(tmp_path/'m')
-    real = os.replace
-    def killed(*a): raise SystemExit
     shutil.copytree(d, tmp_path/'.specnorm-m-abc')
     (d/'preprocess.json').unlink()
     with pytest.raises(FileNotFoundError, match='a save was interrupted(.|\n)*specnorm-m-abc'): load_spec_model(d)
