@@ -187,17 +187,18 @@ def _columns(df, name, need):
     if df[need].isna().any(axis=None): raise ValueError(f"{name}: expected no empty field, got one in column {df[need].isna().any().idxmax()!r}")
     return df
 
-def _answers(rows, preds, cluster):
+def _answers(rows, preds, cluster, score=None):
     "For each way right or wrong (seed, clip), NaN where not run; fold and cluster of each clip; train clips of each way's runs"
     run = ['way','fold','seed']
     rows = _columns(rows, 'rows', run+['accuracy','n_train'])
-    preds = _columns(preds, 'preds', run+['filename','label','predicted']+([cluster] if cluster else []))
+    preds = _columns(preds, 'preds', run+['filename','label','predicted']+[c for c in (cluster,score) if c])
     for nm,df,key in (('rows',rows,run),('preds',preds,run+['filename'])):
         if (twice:=df.duplicated(key)).any(): raise ValueError(f"{nm}: expected each {', '.join(key)} once, got {tuple(df[twice][key].iloc[0])} again")
-    preds['right'] = (preds.label.astype(str)==preds.predicted.astype(str)).astype(float)
+    preds['right'] = (preds.label.astype(str)==preds.predicted.astype(str)).astype(float) if score is None else preds[score].astype(float)
+    if not preds.right.between(-1, 1).all(): raise ValueError(f"score: expected values from -1 to 1 in column {score!r}, got {preds.right[~preds.right.between(-1, 1)].iloc[0]}")
     acc,told = preds.groupby(run).right.mean(),rows.set_index(run).accuracy
     if set(acc.index)!=set(told.index): raise ValueError(f"preds: expected those of the runs in rows, got another set of runs: {sorted(set(acc.index)^set(told.index), key=str)[0]} is in only one of them")
-    if (off:=(acc-told.reindex(acc.index)).abs()>1e-3).any(): raise ValueError(f"preds: expected the accuracies of rows, got {acc[off].iloc[0]:.4f} instead of {told[off.idxmax()]:.4f} for {off.idxmax()}")
+    if score is None and (off:=(acc-told.reindex(acc.index)).abs()>1e-3).any(): raise ValueError(f"preds: expected the accuracies of rows, got {acc[off].iloc[0]:.4f} instead of {told[off.idxmax()]:.4f} for {off.idxmax()}")
     clips = preds.drop_duplicates(['fold','filename']).sort_values(['fold','filename'], kind='stable')
     if (twice:=clips.duplicated('filename')).any(): raise ValueError(f"preds: expected each clip in one fold, got {clips.filename[twice].iloc[0]!r} in two")
     at,seeds = pd.Index(clips.filename),pd.Index(sorted(preds.seed.unique()))
@@ -269,11 +270,12 @@ def analyze(
     baseline:str=None, # Way that the others are compared to; None: 'none' if there, else the first
     level:float=.95, # Confidence of the intervals; ways are called different at 1-level
     cluster:str=None, # Column of `preds` with the recording that a clip is from; None: clips are independent
-    n_boot:int=9999 # Replicates of the bootstrap
+    n_boot:int=9999, # Replicates of the bootstrap
+    score:str=None # Column of `preds` to compare, -1 to 1, such as a share of right answers or a loss of them; None: right or wrong
 )->pd.DataFrame: # A row for each way; accuracies and differences as fractions
     "Accuracy with interval, difference to the baseline by two tests, and a verdict that needs both, for each way"
     _level(level)
-    right,fold,clusters,rows = _answers(rows, preds, cluster)
+    right,fold,clusters,rows = _answers(rows, preds, cluster, score)
     ways = list(right)
     if baseline is None: baseline = 'none' if 'none' in right else ways[0]
     if baseline not in right: raise ValueError(f"baseline: expected one of {ways}, got {baseline!r}")
@@ -287,7 +289,7 @@ def analyze(
         row = dict(way=w, runs=J, **dict.fromkeys(('accuracy','low','high','diff','diff_low','diff_high','p','boot_low','boot_high','p_boot'), np.nan))
         if J:
             a = clip_bootstrap(np.where(np.isnan(y), np.nan, right[w]), fold, clusters, level=level, n_boot=n_boot)
-            row.update(accuracy=a['mean'], low=max(a['low'], 0.), high=min(a['high'], 1.))
+            row.update(accuracy=a['mean'], low=max(a['low'], -1. if score else 0.), high=min(a['high'], 1.))
         if J and w!=baseline:
             n_train = here.n_train.mean()
             t,b = paired_tests(y, fold, n_train, clusters, level, n_boot)

@@ -27,8 +27,8 @@ from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
 from .stats import collect_stats
 
-# %% ../nbs/80_compare.ipynb #cf996e24
-_call_defaults = dict(ways=list(norm_ways), baseline=None, runs=3, fold=None, seed=0, workers=0, label_col=None, fold_col=None, test_col=None)
+# %% ../nbs/80_compare.ipynb #c4ae3995
+_call_defaults = dict(ways=list(norm_ways), baseline=None, runs=3, fold=None, seed=0, workers=0, label_col=None, fold_col=None, test_col=None, arms={})
 _synthetic = dict(epochs=7, runs=2, bs=16, lr=5e-3)  # two to three minutes on two cores, and neither chance nor 100 %
 
 def read_recipe(
@@ -66,6 +66,7 @@ def _run_file(out, key):
 
 def _digest(settings, way):
     "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, and the options of its way"
+    way,settings = arm_settings(way, settings)
     own = {p:o for p in way.split('+') if (o:=settings['way_options'].get(p))}
     said = {k:v for k,v in settings.items() if k!='way_options' and (k not in _setting_defaults or v!=_setting_defaults[k])}
     return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {})}, sort_keys=True).encode()).hexdigest()[:16]
@@ -103,30 +104,44 @@ def _open_out(out, info):
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
         options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
+        arms = {**old.get('arms', {}), **settings['arms']}
         was,now = ({**_setting_defaults, **v} for v in (old,settings))
         now['way_options'],was['way_options'] = options,{**options, **old.get('way_options', {})}
+        now['arms'],was['arms'] = arms,{**arms, **old.get('arms', {})}
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {was.get(k)!r}, is {now.get(k)!r}"
                 for k in {**was,**now} if was.get(k)!=now.get(k)]
         if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
-        settings['way_options'] = options
+        settings['way_options'],settings['arms'] = options,arms
     elif file.exists() and '"settings"' not in file.read_text(encoding='utf8', errors='replace'):
         raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
     runs = _load_runs(out, settings)
     if old is None: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     return runs,call
 
+_of_stats = ('features','duration','crop','min_energy','sample_rate','waveform','mask','way_options')
 class _Data:
     "The clips of an experiment, their splits, and the statistics of each, taken once"
     def __init__(self, df, folds, settings, workers, cache=None):
         self.df,self.settings,self.workers,self._stats = df,settings,workers,{}
         self.valid = {str(f):split_masks(df, f) for f in folds}
-        self.store = AudioStore(settings['sample_rate'], cache=cache).fill(df.path)
-    def dls(self, fold, tfms=None): return experiment_dls(self.df, self.valid[fold], tfms, self.settings, self.store, self.workers)
-    def stats(self, fold, chain='', before=(), quantiles=False):
-        if quantiles or (key:=(fold,chain,False)) not in self._stats: key = fold,chain,quantiles
-        if key not in self._stats: self._stats[key] = collect_stats(self.dls(fold, before), quantiles=quantiles, progress=False)
+        self.cache,self.stores = cache,{}
+    def store(self, s):
+        "The waveforms at the sample rate of some settings"
+        if (sr:=s['sample_rate']) not in self.stores: self.stores[sr] = AudioStore(sr, cache=self.cache).fill(self.df.path)
+        return self.stores[sr]
+    def dls(self, fold, tfms=None, s=None):
+        s = s or self.settings
+        return experiment_dls(self.df, self.valid[fold], tfms, s, self.store(s), self.workers)
+    def stats(self, fold, chain='', before=(), quantiles=False, s=None):
+        s = s or self.settings
+        of = fold,chain,json.dumps([s[k] for k in _of_stats])
+        if quantiles or (key:=(of,False)) not in self._stats: key = of,quantiles
+        if key not in self._stats: self._stats[key] = collect_stats(self.dls(fold, before, s), quantiles=quantiles, progress=False, mask=None if s['mask']=='none' else s['mask'])
         return self._stats[key]
-    def tfms(self, fold, way): return way_tfms(way, lambda *a: self.stats(fold, *a), self.settings)
+    def of(self, fold, name):
+        "Transforms and settings of a way or an arm"
+        way,s = arm_settings(name, self.settings)
+        return way_tfms(way, lambda *a: self.stats(fold, *a, s=s), s),s
 
 class _Progress(Callback):
     "One bar over the training batches of all runs"
@@ -140,16 +155,18 @@ def _flat(settings): return {k: v if v is None or isinstance(v, (str,int,float))
 def _run_all(data, todo, out, settings):
     "Train the runs that are not done; each is on disk before the next begins"
     from fastprogress.fastprogress import progress_bar
-    s = data.settings
-    steps = {f: s['epochs']*max(1, int((~v).sum())//s['bs']) for f,v in data.valid.items()}
-    bar,k = progress_bar(range(sum(steps[f] for _,f,_ in todo)), leave=False),0
+    def steps(way, f):
+        _,s = arm_settings(way, data.settings)
+        return s['members']*s['epochs']*max(1, int((~data.valid[f]).sum())//s['bs'])
+    bar,k = progress_bar(range(sum(steps(w, f) for w,f,_ in todo)), leave=False),0
     bar.update(0)
     for i,(way,f,seed) in enumerate(todo):
         bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {seed}'
         start = datetime.now().astimezone().isoformat(timespec='seconds')
-        try: d = train_run(data.df, data.valid[f], data.tfms(f, way), seed, s, data.store, data.workers, _Progress(bar, k))
+        tfms,s = data.of(f, way)
+        try: d = train_run(data.df, data.valid[f], tfms, seed, s, data.store(s), data.workers, _Progress(bar, k))
         except FloatingPointError as e: raise ValueError(f"the run {way}, fold {f}, seed {seed}: {e}") from None
-        k += steps[f]
+        k += steps(way, f)
         d['row'] = dict(way=way, fold=f, seed=seed, **d['row'], started=start, **_flat(s))
         _write(_run_file(out, (way,f,seed)), json.dumps(dict(d, settings=_digest(settings, way))))
 
@@ -159,8 +176,31 @@ def _write_tables(out, done, ways):
     rows = pd.DataFrame([done[k]['row'] for k in keys])
     of = lambda part: pd.DataFrame([dict(way=k[0], fold=k[1], seed=k[2], **r) for k in keys for r in done[k][part]])
     tables = dict(results=rows, predictions=of('predictions'), classes=of('classes'), history=of('history'))
+    if any('conditions' in done[k] for k in keys):
+        told = [(k,c,d,done[k]['predictions']) for k in keys for c,d in done[k].get('conditions', {}).items()]
+        tables['conditions'] = pd.DataFrame([dict(way=k[0], fold=k[1], seed=k[2], condition=c, accuracy=d['accuracy'], loss=d['loss']) for k,c,d,_ in told])
+        tables['predictions-conditions'] = pd.concat([pd.DataFrame(dict(way=k[0], fold=k[1], seed=k[2], condition=c, filename=[p['filename'] for p in ps], label=[p['label'] for p in ps],
+                                                                    predicted=d['predicted'], p_label=d['p_label'])) for k,c,d,ps in told], ignore_index=True)
     for nm,t in tables.items(): _write(out/f'{nm}.csv', t.to_csv(index=False))
     return tables
+
+def _analyze_conditions(tables, baseline, src=None):
+    "`analyze` under each condition, and of what each clip loses on average over all of them"
+    rows,preds,res = tables['results'],tables['predictions-conditions'],[]
+    run = ['way','fold','seed']
+    if src: preds = preds.assign(source=preds.filename.map(src))
+    kw = dict(baseline=baseline, cluster='source' if src else None)
+    rows = rows[rows.set_index(run).index.isin(preds.set_index(run).index)]
+    if baseline not in set(rows.way): return None
+    for c,d in preds.groupby('condition', sort=False):
+        acc = tables['conditions'][tables['conditions'].condition==c][[*run,'accuracy']]
+        res.append(analyze(rows.drop(columns='accuracy').merge(acc, on=run), d, **kw).assign(condition=c))
+    clean = tables['predictions'].set_index([*run,'filename'])
+    clean = (clean.label==clean.predicted).astype(float)
+    mean = preds.assign(right=(preds.label==preds.predicted).astype(float)).groupby([*run,'filename',*(['source'] if src else []),'label'], sort=False).right.mean().reset_index()
+    mean['score'] = mean.right-clean.reindex(mean.set_index([*run,'filename']).index).to_numpy()
+    res.append(analyze(rows, mean.assign(predicted=mean.label), score='score', **kw).assign(condition='all, against clean'))
+    return pd.concat(res, ignore_index=True)[['condition',*res[0].columns[:-1]]]
 
 def _write_results(out, info, tables): _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
 
@@ -179,12 +219,15 @@ def _write_examples(out, data, ways, n=4):
     f,valid = next(iter(data.valid.items()))
     some = data.df[valid].drop_duplicates('label').head(n)
     def batch(tfms):
-        with torch.no_grad(): x = next(iter(data.dls(f, tfms).test_dl(some, num_workers=0, bs=n)))[0]
+        with torch.no_grad(): x = next(iter(data.dls(f, *tfms).test_dl(some, num_workers=0, bs=n)))[0]
         return x,x.plain().float().cpu().numpy()[:,0]
-    (x,before),units = batch(None),{}
+    (x,before),units = batch(()),{}
     arrays = dict(filename=some.filename.to_numpy(dtype=str), label=some.label.to_numpy(dtype=str), freqs=np.array(x.freqs or []), before=before,
                   seconds=np.full(len(some), x.shape[-1]*x.settings['hop_length']/x.settings['sr']))
-    for w in ways: y,arrays[f'way:{w}'] = batch(data.tfms(f, w)); units[w] = y.units
+    looks = lambda s: [s[k] for k in ('features','duration','crop','sample_rate')]
+    for w in ways:
+        tfms,s = data.of(f, w)
+        if looks(s)==looks(data.settings): y,arrays[f'way:{w}'] = batch((tfms,s)); units[w] = y.units
     with _whole_file(out/'examples.npz') as tmp:
         with open(tmp, 'wb') as h: np.savez_compressed(h, **arrays)
     return units
@@ -242,12 +285,16 @@ def _arguments(given, synthetic):
     every = {**_call_defaults, **(_synthetic if synthetic else {}), **recipe, **given}
     call = {k:every.pop(k) for k in _call_defaults}
     if isinstance(call['ways'], str): call['ways'] = [call['ways']]
-    settings = experiment_settings(**every)
-    check_ways(call['ways'], settings['way_options'])
-    used = {p for w in call['ways'] for p in w.split('+')}
+    settings,arms = experiment_settings(**every),call.pop('arms')
+    check_arms(arms, settings)
+    check_ways(call['ways'], settings['way_options'], arms)
+    settings['arms'] = {k:v for k,v in arms.items() if k in call['ways']}
+    used = {p for w in call['ways'] for p in arm_settings(w, settings)[0].split('+')}
     settings['way_options'] = {k:v for k,v in settings['way_options'].items() if k in used}
-    if not settings['arch_options'].get('pretrained'): _make_arch(settings)(2, 1)  # a bad name or option is named before anything is trained
-    for w in call['ways']: way_tfms(w, lambda *a: _some_stats(), settings)  # a bad option is named before anything is trained
+    for w in call['ways']:  # a bad name or option is named before anything is trained
+        way,s = arm_settings(w, settings)
+        way_tfms(way, lambda *a: _some_stats(), s)
+        if not s['arch_options'].get('pretrained'): _make_arch(s)(2, 1)
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
     return call,settings
@@ -322,7 +369,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     settings = dict(s, clips=len(df), classes=int(n_cls), seconds_of_audio=round(float(secs.sum()), 3), data_sha256=digest)
     info = dict(settings=settings, call=dict(call, folds=[str(f) for f in folds], **where), labels=sorted(df.label.unique()), command=_command(out, where))
     done,before = _open_out(out, info)
-    s['way_options'] = settings['way_options']
+    s['way_options'],s['arms'] = settings['way_options'],settings['arms']
     every = list(dict.fromkeys([*before.get('ways', []), *ways, *(k[0] for k in done)]))  # also of earlier calls
     every = [w for w in every if w in ways or any(k[0]==w for k in done)]
     if call['baseline'] is None: call['baseline'] = before.get('baseline') if before.get('baseline') in every else every[0]
@@ -341,7 +388,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
     try:
         if todo:
-            for f in ('analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed
+            for f in ('analysis.csv','conditions-analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed
             _run_all(data, todo, out, settings)
     finally:  # also where it was interrupted
         if done:=_load_runs(out, settings):
@@ -351,6 +398,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     if src: preds = preds.assign(source=preds.filename.map(src))
     res = analyze(rows.sort_values('way', key=lambda c: c.map(every.index), kind='stable'), preds, call['baseline'], cluster='source' if src else None)
     _write(out/'analysis.csv', res.to_csv(index=False))
+    if 'conditions' in tables and (other:=_analyze_conditions(tables, call['baseline'], src)) is not None: _write(out/'conditions-analysis.csv', other.to_csv(index=False))
     _write_results(out, dict(info, units=_write_examples(out, data, every)), tables)
     report = write_report(out, dict(zip(df.filename, df.path)))
     held = list(dict.fromkeys(rows.fold))

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['feature_cfgs', 'norm_ways', 'waveform_ways', 'read_table', 'split_masks', 'AudioStore', 'feature_config', 'list_ways',
-           'check_ways', 'way_tfms', 'experiment_settings', 'experiment_dls', 'keep_features', 'train_run']
+           'check_ways', 'way_tfms', 'alter_audio', 'experiment_settings', 'arm_settings', 'check_arms',
+           'experiment_dls', 'keep_features', 'train_run']
 
-# %% ../nbs/77_experiment.ipynb #ccc93eb1
-import hashlib,math,time
+# %% ../nbs/77_experiment.ipynb #cc7265ce
+import hashlib,math,time,zlib
 from dataclasses import fields,replace
 from functools import partial
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastai.callback.core import CancelValidException,Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import *
 from fastai.data.block import CategoryBlock,DataBlock,TransformBlock
@@ -24,12 +26,13 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import ColReader,IndexSplitter
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
+from fasttransform.cast import retain_meta
 
-from .augment import SignalMixUp,SpecAugment
+from .augment import SignalMixUp,SignalShifter,SpecAugment,colored_noise
 from .cache import _as_cache
 from .callback import AverageCrops
-from .core import _room_for,audio_extensions,audio_info,get_audio_files
-from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
+from .core import AudioTensor,_room_for,audio_extensions,audio_info,get_audio_files
+from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,Resample,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
 from .stats import _of_each_file,keep_random_state
@@ -179,10 +182,12 @@ def _frames(seconds, s):
     return max(2, round(seconds*s['sample_rate']/(cfg.hop_length or (cfg.win_length or cfg.n_fft)//2)))
 
 def _from(cls, **given): return lambda st, s, **kw: [cls.from_stats(st, **{**given, **kw})]
-def _by_clip(**given): return lambda st, s, **kw: [ItemNormalize(**{**given, **kw}), FillFrames('min')]
+def _mask(s): return None if s['mask']=='none' else s['mask']
+def _fill(s): return [] if _mask(s) is None else [FillFrames('min', _mask(s))]
+def _by_clip(**given): return lambda st, s, **kw: [ItemNormalize(**{**given, 'mask':_mask(s), **kw}), *_fill(s)]
 def _sliding(st, s, seconds=3., center=True, norm_vars=True):
     n = _frames(seconds, s)
-    return [SlidingNormalize(n, min(n, max(2, n//3)), center, norm_vars), FillFrames('min')]
+    return [SlidingNormalize(n, min(n, max(2, n//3)), center, norm_vars, _mask(s)), *_fill(s)]
 def _pcen(st, s, **kw): return [PCEN(**{'start':'first', **kw})]  # librosa's start makes a flash of the first frames
 
 # name: (what a user reads, which statistics it needs, what makes its transforms of statistics, settings and its own options, what takes the options)
@@ -196,8 +201,8 @@ _ways = {
     'item_frequency': ("mean and std of each clip for each frequency", None, _by_clip(per='frequency'), ItemNormalize),
     'item_mean': ("mean of each clip for each frequency, no std", None, _by_clip(per='frequency', std=False), ItemNormalize),
     'bands': ("mean and std of each clip in 8 bands of frequencies", None, _by_clip(per='band', bands=8), ItemNormalize),
-    'minmax': ("each clip to [-1, 1]", None, lambda st, s, **kw: [MinMaxNormalize(**kw), FillFrames('min')], MinMaxNormalize),
-    'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80.), **kw})], DBReference),
+    'minmax': ("each clip to [-1, 1]", None, lambda st, s, **kw: [MinMaxNormalize(**{'mask':_mask(s), **kw}), *_fill(s)], MinMaxNormalize),
+    'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80., mask=_mask(s)), **kw})], DBReference),
     'sliding': ("mean and std of the 3 s around each frame, for each frequency", None, _sliding, _sliding),
     'pcen': ("per-channel energy normalization of power", None, _pcen, PCEN)}
 def _options(way):
@@ -214,7 +219,8 @@ def list_ways(): # A table: way, what it does, and the options that a recipe may
 
 def check_ways(
     ways, # Names, such as ['none', 'global', 'pcen+global']
-    options=None # For each name its own options, and `use` for the way that it is one of
+    options=None, # For each name its own options, and `use` for the way that it is one of
+    arms=() # Names of arms, which may stand among them
 ):
     "Raise where a way is not known"
     options = options or {}
@@ -223,6 +229,7 @@ def check_ways(
     if not ways: raise ValueError(f"ways: expected at least one of {list(_ways)}, got none")
     if twice:=[w for w in set(ways) if list(ways).count(w)>1]: raise ValueError(f"ways: {sorted(twice)[0]!r} is named twice")
     for w in ways:
+        if w in arms: continue
         parts,used = str(w).split('+'),{}
         for i,p in enumerate(parts):
             use = options.get(p, {}).get('use', p)
@@ -248,7 +255,7 @@ def way_tfms(
     settings:dict=None # Of `experiment_settings`
 )->list: # Transforms of spectrograms; with PCEN they take power, else dB
     "The transforms of a way"
-    s,res,parts = settings or experiment_settings(),[],way.split('+')
+    s,res,parts = {**_setting_defaults, **(settings or {})},[],way.split('+')
     for i,p in enumerate(parts):
         kw = dict(s['way_options'].get(p, {}))
         _,needs,make,_ = _ways[kw.pop('use', p)]
@@ -256,6 +263,60 @@ def way_tfms(
         try: res += make(st, s, **kw)
         except (TypeError,ValueError) as e: raise ValueError(f"way_options.{p}: {e}") from None
     return res
+
+# %% ../nbs/77_experiment.ipynb #cc888488
+def alter_audio(
+    x:AudioTensor, # Waveform, (channel, time)
+    sample_rate:int=None, # Resample to so many Hz and back: what lies above half of it is lost
+    low:float=None, # Take away what lies below so many Hz, by a Butterworth filter of order 8 run both ways
+    high:float=None, # Take away what lies above so many Hz, by the same
+    snr:float=None, # Add Gaussian noise so many dB below the clip's power
+    color:float=0., # Of the noise: power falls as 1/f**color
+    gain:float=None, # Multiply by so many dB
+    bits:int=None, # Round to so many bits after all that, 2 to 24, at full scale 1; what lies beyond is clipped
+    keep:float=None, # Keep the loudest stretch of so many seconds
+    silence:float=None, # Put so many seconds of digital silence around it, half of them before
+    seed:int=0 # Of the noise
+)->AudioTensor: # Another waveform, in the order of the arguments
+    "The sound of a clip under other conditions"
+    sr,v = x.need_sr(),x.plain().double()
+    def hz(k, f):
+        if not 0<f<sr/2: raise ValueError(f"{k}: expected Hz above 0 and below half the sample rate, {sr/2:g}, got {f!r}")
+        return f
+    if sample_rate is not None:
+        y = Resample(sr)(Resample(sample_rate)(retain_meta(x, x.as_subclass(type(x))))).plain().double()
+        v = torch.nn.functional.pad(y, (0,max(0, v.shape[-1]-y.shape[-1])))[...,:v.shape[-1]]
+    for k,f,kind in (('low',low,'highpass'),('high',high,'lowpass')):
+        if f is not None:
+            from scipy.signal import butter,sosfiltfilt
+            v = torch.from_numpy(sosfiltfilt(butter(8, hz(k, f), kind, fs=sr, output='sos'), v.numpy(), padlen=min(60, v.shape[-1]-1)).copy())
+    if snr is not None:
+        g = torch.Generator().manual_seed(seed)
+        v = v + v.pow(2).mean().sqrt()*10**(-snr/20)*colored_noise(list(v.shape), color, fmin=20/sr, generator=g)
+    if gain is not None: v = v*10**(gain/20)
+    if bits is not None: v = (v.clamp(-1, 1)*2**(bits-1)).round()/2**(bits-1)
+    if keep is not None and (n:=max(1, round(keep*sr)))<v.shape[-1]:
+        power = torch.nn.functional.pad(v.pow(2).sum(0).cumsum(0), (1,0))
+        at = int((power[n:]-power[:-n]).argmax())
+        v = v[...,at:at+n]
+    if silence is not None: v = torch.nn.functional.pad(v, (round(silence*sr/2),)*2)
+    return AudioTensor(v.to(x.dtype), sr=sr, fn=x.fn)
+
+_alterations = [k for k in signature(alter_audio).parameters if k not in ('x','seed')]
+def _check_conditions(conditions):
+    "Raise where an alteration is not one"
+    if not isinstance(conditions, dict) or not all(isinstance(v, dict) for v in conditions.values()): raise ValueError(f"conditions: expected a table of alterations for each name, got {conditions!r}")
+    for name,how in conditions.items():
+        for k,v in how.items():
+            _known(f'conditions.{name}', k, _alterations)
+            if isinstance(v, bool) or not isinstance(v, int if k in ('sample_rate','bits') else (int,float)) or not math.isfinite(v): raise ValueError(f"conditions.{name}.{k}: expected a {'whole ' if k in ('sample_rate','bits') else ''}number, got {v!r}")
+            lo,hi = dict(sample_rate=(1,10**7), bits=(2,24), low=(1e-9,10**7), high=(1e-9,10**7), snr=(-200,200), color=(-4,4), gain=(-200,200)).get(k, (1e-9,600))
+            if not lo<=v<=hi: raise ValueError(f"conditions.{name}.{k}: expected a number of {lo:g} to {hi:g}, got {v!r}")
+
+class _Altered(OpenAudio):
+    "Opens a path as another store does, under other conditions"
+    def __init__(self, of, how): super().__init__(); self.of,self.how = of,how
+    def encodes(self, x:Path): return alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(Path(x).name.encode()))
 
 # %% ../nbs/77_experiment.ipynb #cdcb2340
 waveform_ways = {'none': lambda: [], 'standard': lambda: [AudioNormalize()], 'rms': lambda: [RMSNormalize()], 'peak': lambda: [PeakNormalize()],
@@ -265,8 +326,9 @@ _mixes = ('spectrogram','waveform','between_class')
 def _augments(s, centred=True):
     "Transforms of waveforms and of normalized spectrograms that draw at random, of training alone; masks hold the mean, which is 0 where the way makes it so"
     mixes = s['mixup'] is not None and s['mix']!='spectrogram'
+    waves = [SignalShifter(p=1., max_pct=1., roll=True)]*bool(s['roll'])+[SignalMixUp(s['mixup'], between_class=s['mix']=='between_class')]*mixes
     masks = [] if s['specaugment'] is None else [SpecAugment(**{'val':0. if centred else None, **s['specaugment']})]
-    return [SignalMixUp(s['mixup'], between_class=s['mix']=='between_class')] if mixes else [],masks
+    return waves,masks
 
 def experiment_settings(
     features='mel', # 'spec', 'mel', or a dict with `kind` and what differs, such as dict(kind='mel', n_mels=128)
@@ -276,6 +338,8 @@ def experiment_settings(
     crops:int=1, # Crops of each clip whose predictions are averaged
     sample_rate:int=16000, # Hz
     waveform:str='standard', # How waveforms are normalized: 'none', 'standard', 'rms', 'peak', 'level' or 'sliding'
+    mask:str='silence', # Frames that statistics and ways leave out: 'silence' (digital silence and padding), 'padding' or 'none'
+    roll:bool=False, # Turn each train clip around in time by a random part of it?
     specaugment:dict=None, # Options of `SpecAugment`, such as dict(freq=8, time=25); None: no masks
     mixup:float=None, # Alpha of the shares that are mixed, above 0; None: nothing is mixed
     mix:str='spectrogram', # What `mixup` mixes: 'spectrogram' or 'waveform', or 'between_class': waveforms of two classes by their loudness
@@ -286,18 +350,23 @@ def experiment_settings(
     wd:float=None, # Weight decay; None: fastai's
     bs:int=32, # Clips in a batch
     precision:str='float32', # Or 'bfloat16': faster where the processor has it
+    members:int=1, # Networks that are trained one after the other, whose probabilities are averaged
+    validate_every:int=1, # Epochs from one look at the clips that are left out to the next, for the curves; the last epoch always has one
+    conditions:dict={}, # Alterations that these clips are predicted under too: for each name options of `alter_audio`, such as {'20 dB softer': dict(gain=-20)}
     way_options:dict={} # Options of ways, by name; `use` makes another way of one
 )->dict: # All of them
     "The settings of an experiment, checked"
-    s = dict(locals())
+    s = {k: None if v is False and k in _nullable else v for k,v in locals().items()}
     whole = lambda v: isinstance(v, int) and not isinstance(v, bool)
     number = lambda v: isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
-    for k,lo in (('epochs',1),('bs',2),('sample_rate',1)):
+    for k,lo in (('epochs',1),('bs',2),('sample_rate',1),('members',1),('validate_every',1)):
         if not whole(s[k]) or s[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {s[k]!r}")
     if not number(s['lr']) or s['lr']<=0: raise ValueError(f"lr: expected a number above 0, got {s['lr']!r}")
     if s['wd'] is not None and (not number(s['wd']) or s['wd']<0): raise ValueError(f"wd: expected a number of at least 0, got {s['wd']!r}")
     d = s['duration']
     if d is not None and (not number(d) or not 0<d<=600): raise ValueError(f"duration: expected seconds, above 0 and at most 600, got {d!r}")
+    if s['mask'] not in (masks:=('silence','padding','none')): raise ValueError(f"mask: expected one of {list(masks)}, got {s['mask']!r}")
+    if not isinstance(s['roll'], bool): raise ValueError(f"roll: expected true or false, got {s['roll']!r}")
     if s['crop'] not in ('random','center'): raise ValueError(f"crop: expected 'random' or 'center', got {s['crop']!r}")
     for k,lo,what in (('min_energy',-math.inf,'dB, at most 0'),('mixup',0,'a number above 0')):
         if s[k] is not None and (not number(s[k]) or s[k]<=lo or k=='min_energy' and s[k]>0): raise ValueError(f"{k}: expected {what}, got {s[k]!r}")
@@ -314,8 +383,35 @@ def experiment_settings(
     if s['precision'] not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {s['precision']!r}")
     if not isinstance(s['way_options'], dict): raise ValueError(f"way_options: expected a table of options for each way, got {s['way_options']!r}")
     feature_config(s['features'])
+    _check_conditions(s['conditions'])
     return s
 
+def arm_settings(
+    name:str, # A way or an arm
+    settings:dict # Of `experiment_settings`, and `arms`: for each name its way and the settings that are its own
+)->tuple: # The way, and all settings of its runs
+    "What an arm of an experiment is run with; a way is an arm without settings of its own"
+    arms = settings.get('arms', {})
+    if name not in arms: return name,{k:v for k,v in settings.items() if k!='arms'}
+    own = {k:None if v is False and k in _nullable else v for k,v in arms[name].items()}
+    return own.pop('way'),{**{k:v for k,v in settings.items() if k!='arms'}, **own}
+
+def check_arms(
+    arms:dict, # For each name its way and the settings that are its own
+    settings:dict # What stands for all, as for `experiment_settings`
+):
+    "Raise where an arm is none"
+    if not isinstance(arms, dict) or not all(isinstance(v, dict) for v in arms.values()): raise ValueError(f"arms: expected a table of settings for each name, got {arms!r}")
+    may = [k for k in _setting_defaults if k!='way_options']
+    for name,own in arms.items():
+        if '+' in name or not name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without +, and not that of a way")
+        if 'way' not in own: raise ValueError(f"arms.{name}: expected the way that it takes, such as way = 'global', got {own!r}")
+        for k in own: _known(f'arms.{name}', k, ['way',*may])
+        check_ways([own['way']], settings.get('way_options', {}))
+        try: experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})
+        except ValueError as e: raise ValueError(f"arms.{name}: {e}") from None
+
+_nullable = ('duration','min_energy','specaugment','mixup','wd')  # false in a recipe, which has no word for None
 _setting_defaults = {k:p.default for k,p in signature(experiment_settings).parameters.items()}
 
 # %% ../nbs/77_experiment.ipynb #c234ec6a
@@ -336,7 +432,7 @@ def experiment_dls(
     **kwargs # Settings, in place of `settings`
 ): # DataLoaders
     "The data of one run: waveform, its normalization, spectrogram, the way"
-    s = experiment_settings(**kwargs) if settings is None else settings
+    s = experiment_settings(**kwargs) if settings is None else {**_setting_defaults, **settings}
     norm = [] if norm is None else list(norm) if isinstance(norm, (list,tuple)) else [norm]
     cfg = feature_config(s['features'])
     if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
@@ -396,10 +492,23 @@ def _make_arch(s):
 
 def _is_fixed(df, s, store):
     "Does a clip look the same in every epoch, and do the features of all fit into memory?"
-    if s['crops']>1 or s['mixup'] is not None and s['mix']!='spectrogram': return False
+    if s['crops']>1 or s['roll'] or s['mixup'] is not None and s['mix']!='spectrogram': return False
     if store is None or s['duration'] is None or not all(p in store.kept for p in df.path): return False
     longest = max(store.kept[p].shape[-1] for p in df.path)
     return len(df)*s['duration']*s['sample_rate']*4<store.max_bytes and (s['crop']=='center' or longest<=int(s['duration']*s['sample_rate']))
+
+class _Validate(Callback):
+    "Look at the validation clips in some epochs only"
+    order = -50
+    def __init__(self, every): self.every = every
+    def before_validate(self):
+        if self._done() and hasattr(self.learn, 'epoch'): raise CancelValidException
+    def _done(self): return (self.epoch+1)%self.every and self.epoch+1<self.n_epoch
+
+def _looks(v, i, s):
+    "Validation loss and accuracy of an epoch; None where it had no look"
+    seen = (i+1)%s['validate_every']==0 or i+1==s['epochs']
+    return dict(valid_loss=v[1], accuracy=v[2]) if seen else dict(valid_loss=None, accuracy=None)
 
 def train_run(
     df:pd.DataFrame, # Of `read_table`
@@ -411,28 +520,39 @@ def train_run(
     workers:int=0, # Worker processes
     cbs=None # Callbacks
 )->dict: # row: accuracy, balanced accuracy, loss, clips and seconds; predictions, classes and history: lists of rows
-    "Train a network from scratch and predict the clips that were left out"
-    s = experiment_settings() if settings is None else settings
-    set_seed(seed)
-    t = time.time()
-    dls = experiment_dls(df, valid, norm, s, store, workers)
-    if _is_fixed(df, s, store): dls = keep_features(dls)
-    learn = spec_learner(dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
-    mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
-    room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
-    with learn.no_bar(), learn.no_logging(), room:
-        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix])
-        secs,values = time.time()-t,list(learn.recorder.values)
-        probs,targs = learn.get_preds()
-    if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")
-    vocab,vdf = list(dls.vocab),df[valid]
-    p,pred = probs.max(1)
-    right = probs[torch.arange(len(targs)),targs]
-    preds = [dict(filename=f, label=l, predicted=vocab[i], probability=round(q,6), p_label=round(r,6))
-             for f,l,i,q,r in zip(vdf.filename, vdf.label, pred.tolist(), p.tolist(), right.tolist())]
+    "Train a network from scratch, or several, and predict the clips that were left out"
+    s = {**_setting_defaults, **(settings or {})}
+    t,probs,history,secs = time.time(),None,[],0.
+    for m in range(s['members']):
+        set_seed(seed if s['members']==1 else seed*1000+m)
+        dls = experiment_dls(df, valid, norm, s, store, workers)
+        if m==0 and (fixed:=_is_fixed(df, s, store)): kept = keep_features(dls)
+        learn = spec_learner(kept if fixed else dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
+        mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
+        look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
+        room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
+        with learn.no_bar(), learn.no_logging(), room:
+            learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix,*look])
+            secs += time.time()-t
+            values = list(learn.recorder.values)
+            own = [learn.get_preds(),*(learn.get_preds(dl=experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid) for how in s['conditions'].values())]
+        targs,own = own[0][1],torch.stack([p for p,_ in own])
+        if not torch.isfinite(own).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")
+        probs = own if probs is None else probs+own
+        history += [dict(**({'member':m} if s['members']>1 else {}), epoch=i+1, train_loss=v[0], **_looks(v, i, s)) for i,v in enumerate(values)]
+        t = time.time()
+    probs,vocab,vdf = probs/s['members'],list(dls.vocab),df[valid]
+    def answers(probs):
+        "What the probabilities of all clips come to"
+        p,pred = probs.max(1)
+        right = probs[torch.arange(len(targs)),targs]
+        preds = [dict(filename=f, label=l, predicted=vocab[i], probability=round(q,6), p_label=round(r,6))
+                 for f,l,i,q,r in zip(vdf.filename, vdf.label, pred.tolist(), p.tolist(), right.tolist())]
+        return preds,dict(accuracy=float(np.mean([r['label']==r['predicted'] for r in preds])), loss=float(-right.clamp(min=1e-12).log().mean()))
+    preds,of = answers(probs[0])
     classes = _class_rows([r['label'] for r in preds], [r['predicted'] for r in preds], vocab)
     recalls = [c['recall'] for c in classes if c['clips']]
-    row = dict(accuracy=float(np.mean([r['label']==r['predicted'] for r in preds])), balanced_accuracy=float(np.mean(recalls)),
-               loss=float(-right.clamp(min=1e-12).log().mean()), n_train=int((~valid).sum()), n_valid=len(preds), seconds=round(secs,2))
-    history = [dict(epoch=i+1, train_loss=v[0], valid_loss=v[1], accuracy=v[2]) for i,v in enumerate(values)]
-    return dict(row=row, predictions=preds, classes=classes, history=history)
+    row = dict(accuracy=of['accuracy'], balanced_accuracy=float(np.mean(recalls)), loss=of['loss'], n_train=int((~valid).sum()), n_valid=len(preds), seconds=round(secs,2))
+    other = {}
+    for k,p in zip(s['conditions'], probs[1:]): ps,o = answers(p); other[k] = dict(o, predicted=[r['predicted'] for r in ps], p_label=[r['p_label'] for r in ps])
+    return dict(row=row, predictions=preds, classes=classes, history=history, **({'conditions':other} if other else {}))
