@@ -256,3 +256,11 @@ def test_few_clips_that_agree_are_no_surer_than_coins():
     rows,preds = simulated_tables(np.stack([np.zeros((3,2)), np.ones((3,2))]).astype(bool), np.zeros(2, dtype=int))
     assert analyze(rows, preds).verdict.tolist()==['baseline','not established']
 
+
+def test_a_score_takes_the_place_of_right_or_wrong():
+    rows = pd.DataFrame([dict(way=w, fold=f, seed=s, accuracy=.5, n_train=30) for w in ('a','b') for f in (1,2) for s in (0,1)])
+    rng = np.random.default_rng(0)
+    preds = pd.DataFrame([dict(way=r.way, fold=r.fold, seed=r.seed, filename=f'{r.fold}-{i}', label='x', predicted='x', change=-.2*(r.way=='b')+rng.normal(0, .02)) for r in rows.itertuples() for i in range(10)])
+    a = analyze(rows, preds, 'a', score='change').set_index('way')
+    assert abs(a.accuracy['a'])<.02 and abs(a.accuracy['b']+.2)<.02 and abs(a['diff']['b']+.2)<.02 and a.verdict['b']=='worse' and a.low['b']<-.15
+    with pytest.raises(ValueError, match="score: expected values from -1 to 1 in column 'change'"): analyze(rows, preds.assign(change=2.), 'a', score='change')

@@ -447,3 +447,31 @@ def test_networks_are_checked_before_anything_is_written(small, tmp_path):
         with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'o', **kw)
     assert not (tmp_path/'o').exists()
 
+
+ARMS = dict(plain=dict(way='global'), wide=dict(way='item+global', arch_options=dict(width=8), bs=16))
+def test_arms_are_run_with_settings_of_their_own(small, tmp_path):
+    a = quiet(small, tmp_path/'a', ways=['global','plain','wide'], arms=ARMS, conditions=dict(soft=dict(gain=-20)))
+    assert list(a.way)==['global','plain','wide']
+    rows = pd.read_csv(tmp_path/'a'/'results.csv').set_index('way')
+    assert rows.loc['global','loss']==pytest.approx(rows.loc['plain','loss'], rel=1e-4) and list(rows.bs)==[32,32,16] and rows.arch_options['wide']=='{"width": 8}'
+    alone = quiet(small, tmp_path/'b', ways=['item+global'], arch_options=dict(width=8), bs=16)
+    assert pd.read_csv(tmp_path/'b'/'results.csv').loss.item()==pytest.approx(rows.loss['wide'], rel=1e-4)
+    cond = pd.read_csv(tmp_path/'a'/'conditions.csv')
+    assert list(cond.way)==['global','plain','wide'] and set(cond.condition)=={'soft'}
+    told = pd.read_csv(tmp_path/'a'/'conditions-analysis.csv')
+    assert list(told.condition.unique())==['soft','all, against clean'] and len(told)==6
+    soft,clean = cond.set_index('way').accuracy,rows.accuracy
+    assert np.allclose(told[told.condition=='soft'].set_index('way').accuracy, soft[told.way.unique()]) and np.allclose(told[told.condition!='soft'].set_index('way').accuracy, (soft-clean)[told.way.unique()])
+    said = []
+    quiet(small, tmp_path/'a', recipe=tmp_path/'a'/'recipe.json', epochs=None, runs=None, duration=None, arch=None, log=said.append)  # the recipe that it wrote holds the arms
+    assert '3 of them done before' in said[0]
+    with pytest.raises(ValueError, match='arms was'): quiet(small, tmp_path/'a', ways=['wide'], arms=dict(wide=dict(way='item')), conditions=dict(soft=dict(gain=-20)))
+    more = quiet(small, tmp_path/'a', ways=['other'], arms=dict(other=dict(way='item')), conditions=dict(soft=dict(gain=-20)))
+    assert list(more.way)==['global','plain','wide','other']
+
+@pytest.mark.parametrize('arms,msg', [(dict(a=dict(epochs=3)), "arms.a: expected the way"), (dict(item=dict(way='global')), "'item' is no name for an arm"), (dict(a=dict(way='globl')), "did you mean 'global'"),
+    (dict(a=dict(way='global', epoch=3)), "arms.a: 'epoch' is not known; did you mean 'epochs'"), (dict(a=dict(way='global', epochs=0)), 'arms.a: epochs: expected a whole number'), ([1], 'arms: expected a table'),
+    ({'a+b':dict(way='global')}, 'one without +')])
+def test_arms_that_are_none_are_refused(small, tmp_path, arms, msg):
+    with pytest.raises(ValueError, match=re.escape(msg)): quiet(small, tmp_path/'out', ways=['global'], arms=arms)
+    assert not (tmp_path/'out').exists()

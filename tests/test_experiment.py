@@ -103,3 +103,90 @@ def test_masks_hold_the_mean_of_each_way(small):
     for way in ('none','item','pcen'):
         t = experiment_dls(small, valid, way_tfms(way, None, s), s, store).after_batch.fs[-1]
         assert type(t).__name__=='SpecAugment' and t.val==(0. if way=='item' else None)
+
+def tone(hz=3000., sr=16000, secs=1.):
+    t = torch.arange(int(sr*secs))/sr
+    return AudioTensor((torch.sin(2*np.pi*hz*t)*((t>.4)&(t<.6)))[None], sr=sr)
+
+def power(x): return x.plain().pow(2).mean().item()
+
+def test_conditions_do_what_they_say():
+    x = tone()
+    noisy = alter_audio(x, snr=6.)
+    assert np.isclose(10*np.log10(power(x)/(noisy.plain()-x.plain()).pow(2).mean()), 6, atol=.2)
+    assert torch.equal(noisy, alter_audio(x, snr=6.)) and not torch.equal(noisy, alter_audio(x, snr=6., seed=1))
+    assert np.isclose(power(alter_audio(x, gain=-20.)), power(x)/100, rtol=1e-5)
+    for how in (dict(sample_rate=4000), dict(high=2000.), dict(low=5000.)): assert power(alter_audio(x, **how))<.02*power(x), how
+    for how in (dict(sample_rate=8000), dict(high=4000.), dict(low=2000.)): assert .8*power(x)<power(alter_audio(x, **how))<1.01*power(x), how
+    assert alter_audio(x, sample_rate=11025).shape==x.shape
+    part = alter_audio(x, keep=.2)
+    assert part.shape[-1]==3200 and np.isclose(part.plain().pow(2).sum(), x.plain().pow(2).sum(), rtol=1e-3)
+    assert torch.equal(alter_audio(x, keep=9.), x)
+    longer = alter_audio(x, silence=1.)
+    assert longer.shape[-1]==32000 and (longer[...,:8000]==0).all() and torch.equal(longer[...,8000:24000], x)
+    coarse = alter_audio(x, bits=4, gain=20.)
+    assert coarse.abs().max()==1 and len(coarse.unique())<=17
+    assert alter_audio(x).sr==16000 and torch.equal(alter_audio(x), x)
+
+def test_filters_are_butterworths_both_ways():
+    sr,n = 16000,2**15
+    x = AudioTensor(torch.nn.functional.pad(torch.ones(1, 1), (n//2,n//2-1)), sr=sr)
+    y = alter_audio(x, high=2000.).plain()[0].double()
+    gain = torch.fft.rfft(y).abs().numpy(); f = np.fft.rfftfreq(n, 1/sr)
+    want = 1/(1+(np.tan(np.pi*f/sr)/np.tan(np.pi*2000/sr))**16)
+    assert np.abs(gain-want)[f<7900].max()<1e-3
+
+@pytest.mark.parametrize('how,msg', [(dict(a=dict(gian=3)), "gian' is not known; did you mean 'gain'"), (dict(a=dict(gain='3')), 'conditions.a.gain: expected a number'),
+    (dict(a=dict(sample_rate=8000.)), 'conditions.a.sample_rate: expected a whole number'), (dict(a=3), 'conditions: expected a table'), (dict(a=dict(bits=40)), '2 to 24'), (dict(a=dict(keep=0)), 'conditions.a.keep')])
+def test_conditions_that_are_none_are_refused(how, msg):
+    with pytest.raises(ValueError, match=msg): experiment_settings(conditions=how)
+
+def test_a_band_above_half_the_rate_is_refused():
+    with pytest.raises(ValueError, match='high: expected Hz above 0 and below half the sample rate, 8000'): alter_audio(tone(), high=8000.)
+
+def test_a_run_answers_under_conditions(small):
+    valid = split_masks(small, 1)
+    s = experiment_settings(duration=.5, epochs=2, bs=8, arch='small', waveform='none', conditions={'as it is':{}, 'softer':dict(gain=-30.), 'no sound':dict(gain=-200.)})
+    store = AudioStore().fill(small.path)
+    r = train_run(small, valid, None, 0, s, store)
+    c = r['conditions']
+    assert list(c)==list(s['conditions'])
+    assert np.allclose(c['as it is']['p_label'], [p['p_label'] for p in r['predictions']], atol=1e-4) and c['as it is']['accuracy']==r['row']['accuracy']
+    assert not np.allclose(c['softer']['p_label'], c['as it is']['p_label'], atol=1e-2) and len(set(c['no sound']['predicted']))==1
+    level = train_run(small, valid, None, 0, dict(s, waveform='standard', conditions={'softer':dict(gain=-30.)}), store)
+    assert np.allclose(level['conditions']['softer']['p_label'], [p['p_label'] for p in level['predictions']], atol=1e-2)  # AudioNormalize takes the level away
+
+def test_members_are_averaged(small):
+    valid,s = split_masks(small, 1),experiment_settings(duration=.4, epochs=2, bs=8, arch='small', mixup=.4, mix='waveform', members=2)
+    store = AudioStore().fill(small.path)
+    both = train_run(small, valid, None, 3, s, store)
+    one = [train_run(small, valid, None, 3000+m, dict(s, members=1), store) for m in (0,1)]
+    assert np.allclose([p['p_label'] for p in both['predictions']], np.mean([[p['p_label'] for p in r['predictions']] for r in one], 0), atol=1e-4)
+    assert [(h['member'],h['epoch']) for h in both['history']]==[(0,1),(0,2),(1,1),(1,2)]
+
+def test_looks_at_validation_clips_are_as_many_as_asked_for(small):
+    valid,s = split_masks(small, 1),experiment_settings(duration=.4, epochs=5, bs=8, arch='small', validate_every=2)
+    store = AudioStore().fill(small.path)
+    rare = train_run(small, valid, None, 0, s, store)
+    assert [h['epoch'] for h in rare['history'] if h['valid_loss'] is not None]==[2,4,5] and len(rare['history'])==5
+
+def test_the_mask_reaches_statistics_and_ways(small):
+    masks = {m:[getattr(t, 'mask', 'none of its own') for t in way_tfms('item', None, experiment_settings(mask=m))] for m in ('silence','padding','none')}
+    assert masks=={'silence':['silence']*2, 'padding':['padding']*2, 'none':[None]}
+    with pytest.raises(ValueError, match="mask: expected one of"): experiment_settings(mask='frames')
+
+def test_rolled_clips_are_turned_in_training_alone(small):
+    valid,s = split_masks(small, 1),experiment_settings(duration=.5, roll=True, waveform='none', bs=8)
+    store = AudioStore().fill(small.path)
+    assert not _is_fixed(small, s, store)
+    dls = experiment_dls(small, valid, None, s, store)
+    still = experiment_dls(small, valid, None, dict(s, roll=False), store)
+    a,b = (torch.cat([x.plain() for x,_ in d.valid]) for d in (dls,still))
+    assert torch.equal(a, b)
+    a,b = (torch.cat([x.plain() for x,_ in d.train.new(shuffle=False)]) for d in (dls,still))
+    assert not torch.allclose(a, b, atol=1e-2) and torch.allclose(a.mean(-1), b.mean(-1), atol=6.)
+
+def test_false_stands_for_none_in_a_recipe():
+    s = experiment_settings(mixup=False, specaugment=False, min_energy=False, wd=False, duration=False)
+    assert all(s[k] is None for k in ('mixup','specaugment','min_energy','wd','duration'))
+    assert arm_settings('a', dict(s, arms=dict(a=dict(way='item', mixup=False))))[1]['mixup'] is None
