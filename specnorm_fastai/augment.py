@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ChangeVolumeGPU', 'TfmResizeGPU', 'random_mask', 'ChangeVolume', 'NoiseColor', 'colored_noise', 'add_noise_',
-           'AddNoise', 'AddNoiseGPU', 'shift_signal', 'SignalShifter', 'region_mask', 'SignalCutoutGPU', 'SignalCutout',
-           'SignalLossGPU', 'SignalLoss', 'a_weighting', 'sound_level', 'mix_signals', 'SignalMixUp', 'MixLossCallback',
-           'mask_along_axis_', 'SpectrogramTransform', 'MaskFreq', 'MaskTime', 'MaskFreqGPU', 'MaskTimeGPU',
-           'SpecAugment', 'SGRoll', 'CropTime', 'delta', 'Delta', 'DeltaGPU', 'TfmResize']
+           'AddNoise', 'AddNoiseGPU', 'shift_signal', 'SignalShifter', 'ChangeSpeed', 'region_mask', 'SignalCutoutGPU',
+           'SignalCutout', 'SignalLossGPU', 'SignalLoss', 'a_weighting', 'sound_level', 'mix_signals', 'SignalMixUp',
+           'MixLossCallback', 'mask_along_axis_', 'SpectrogramTransform', 'MaskFreq', 'MaskTime', 'MaskFreqGPU',
+           'MaskTimeGPU', 'SpecAugment', 'SGRoll', 'CropTime', 'delta', 'Delta', 'DeltaGPU', 'TfmResize']
 
 # %% ../nbs/55_augment.ipynb #c5c7b333
 import warnings
@@ -276,6 +276,29 @@ class SignalShifter(_RandomSignal):
         if self.max_time is None: top = ln*self.max_pct
         else: top = self.max_time*(x.need_sr() if isinstance(x, AudioTensor) else 1/_hop_seconds(x, type(self).__name__))
         return _shifted(v, ln, (_reach(len(v), self.direction, g, v.device)*top).long(), self.roll, x)
+
+# %% ../nbs/55_augment.ipynb #cddd1fbd
+class ChangeSpeed(_Random):
+    "Play each item faster or slower, in training"
+    order = -1  # before ResizeSignal
+    def __init__(self,
+        p:float=0.5, # Probability for each item
+        max_factor:float=1.2 # Largest factor, 1 to 4; the smallest is 1 divided by it
+    ):
+        _number('p', p, 0, 1); _number('max_factor', max_factor, 1, 4)
+        store_attr()
+        super().__init__(p=p)
+    def encodes(self, x:AudioTensor):
+        if x.ndim>2: raise ValueError(f"ChangeSpeed: expected one clip, (channel, time), got a batch of shape {tuple(x.shape)}: it belongs into item_tfms")
+        g = self._generator()
+        hit,u = torch.rand(2, generator=g).tolist()
+        if hit>=self.p or not x.numel() or self.max_factor==1: return x
+        import soxr
+        v,sr = _working(x.plain()).detach().cpu(),x.need_sr()
+        n = x.shape[-1] if x.lengths is None else int(x.lengths)
+        y = soxr.resample(v[...,:n].reshape(-1, n).T.numpy(), sr*self.max_factor**(2*u-1), sr)
+        y = torch.from_numpy(np.ascontiguousarray(y.T)).reshape(*x.shape[:-1], -1)
+        return AudioTensor(y.to(x.device, x.dtype), sr=sr, fn=x.fn, waveform_norm=x.waveform_norm)
 
 # %% ../nbs/55_augment.ipynb #cb311c51
 def region_mask(

@@ -28,7 +28,7 @@ from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from fasttransform.cast import retain_meta
 
-from .augment import SignalMixUp,SignalShifter,SpecAugment,colored_noise
+from .augment import ChangeSpeed,SignalMixUp,SignalShifter,SpecAugment,colored_noise
 from .cache import _as_cache
 from .callback import AverageCrops
 from .core import AudioTensor,_room_for,audio_extensions,audio_info,get_audio_files
@@ -339,6 +339,7 @@ def experiment_settings(
     sample_rate:int=16000, # Hz
     waveform:str='standard', # How waveforms are normalized: 'none', 'standard', 'rms', 'peak', 'level' or 'sliding'
     mask:str='silence', # Frames that statistics and ways leave out: 'silence' (digital silence and padding), 'padding' or 'none'
+    speed:float=None, # Largest factor by which train clips are played faster or slower, 1 to 4; None: as they are
     roll:bool=False, # Turn each train clip around in time by a random part of it?
     specaugment:dict=None, # Options of `SpecAugment`, such as dict(freq=8, time=25); None: no masks
     mixup:float=None, # Alpha of the shares that are mixed, above 0; None: nothing is mixed
@@ -368,8 +369,8 @@ def experiment_settings(
     if s['mask'] not in (masks:=('silence','padding','none')): raise ValueError(f"mask: expected one of {list(masks)}, got {s['mask']!r}")
     if not isinstance(s['roll'], bool): raise ValueError(f"roll: expected true or false, got {s['roll']!r}")
     if s['crop'] not in ('random','center'): raise ValueError(f"crop: expected 'random' or 'center', got {s['crop']!r}")
-    for k,lo,what in (('min_energy',-math.inf,'dB, at most 0'),('mixup',0,'a number above 0')):
-        if s[k] is not None and (not number(s[k]) or s[k]<=lo or k=='min_energy' and s[k]>0): raise ValueError(f"{k}: expected {what}, got {s[k]!r}")
+    for k,lo,what in (('min_energy',-math.inf,'dB, at most 0'),('mixup',0,'a number above 0'),('speed',0,'a number of 1 to 4')):
+        if s[k] is not None and (not number(s[k]) or s[k]<=lo or k=='min_energy' and s[k]>0 or k=='speed' and not 1<=s[k]<=4): raise ValueError(f"{k}: expected {what}, got {s[k]!r}")
     if not whole(s['crops']) or s['crops']<1: raise ValueError(f"crops: expected a whole number of at least 1, got {s['crops']!r}")
     if s['crop']=='center' and s['crops']>1: raise ValueError(f"crops: expected 1 with crop='center', got {s['crops']}")
     if not isinstance(s['arch'], str): raise ValueError(f"arch: expected the name of a network, got {s['arch']!r}")
@@ -411,7 +412,7 @@ def check_arms(
         try: experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})
         except ValueError as e: raise ValueError(f"arms.{name}: {e}") from None
 
-_nullable = ('duration','min_energy','specaugment','mixup','wd')  # false in a recipe, which has no word for None
+_nullable = ('duration','min_energy','speed','specaugment','mixup','wd')  # false in a recipe, which has no word for None
 _setting_defaults = {k:p.default for k,p in signature(experiment_settings).parameters.items()}
 
 # %% ../nbs/77_experiment.ipynb #c234ec6a
@@ -437,7 +438,7 @@ def experiment_dls(
     cfg = feature_config(s['features'])
     if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
     resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
-    item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
+    item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['speed'] is None else [ChangeSpeed(1., s['speed'])]) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
     last = next((t for t in reversed(norm) if not isinstance(t, FillFrames)), None)
     mix,masks = _augments(s, isinstance(last, _centring))
     tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
@@ -492,7 +493,7 @@ def _make_arch(s):
 
 def _is_fixed(df, s, store):
     "Does a clip look the same in every epoch, and do the features of all fit into memory?"
-    if s['crops']>1 or s['roll'] or s['mixup'] is not None and s['mix']!='spectrogram': return False
+    if s['crops']>1 or s['roll'] or s['speed'] or s['mixup'] is not None and s['mix']!='spectrogram': return False
     if store is None or s['duration'] is None or not all(p in store.kept for p in df.path): return False
     longest = max(store.kept[p].shape[-1] for p in df.path)
     return len(df)*s['duration']*s['sample_rate']*4<store.max_bytes and (s['crop']=='center' or longest<=int(s['duration']*s['sample_rate']))

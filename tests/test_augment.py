@@ -12,7 +12,8 @@ from fastai.torch_core import TensorCategory,TensorImage,set_seed
 from specnorm_fastai.augment import *
 from specnorm_fastai.augment import SpectrogramTransform,_reach,_shift
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
-from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,OpenAudio,PadAudio,ResizeSignal
+from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,OpenAudio,PadAudio,ResizeSignal,synthetic_audio
+from specnorm_fastai.experiment import experiment_dls,read_table,split_masks
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.functional import n_frames
 from specnorm_fastai.specstats import fingerprint
@@ -600,3 +601,35 @@ def test_training_follows_the_seed(synthetic):
 def test_random_ones_say_so():
     assert all(t.augments for t in (*SIGNAL.values(),*SPEC.values()))
     assert not any(getattr(t, 'augments', False) for t in (*MORE.values(),*FIXED.values()))
+
+def test_changed_speed_moves_pitch_and_length_together():
+    sr,hz = 8000,500
+    x = AudioTensor(torch.sin(2*np.pi*hz*torch.arange(2*sr)/sr)[None].repeat(2, 1), sr=sr, fn='a.wav')
+    torch.manual_seed(0)
+    factors = []
+    for _ in range(40):
+        y = ChangeSpeed(p=1, max_factor=2.)(x)
+        f = x.shape[-1]/y.shape[-1]
+        peak = torch.fft.rfft(y.plain()[0]).abs().argmax().item()*sr/y.shape[-1]
+        assert abs(peak/hz/f-1)<.01 and y.sr==sr and y.shape[0]==2 and y.fn=='a.wav' and torch.equal(y[0], y[1])
+        factors.append(np.log2(f))
+    assert -1<=min(factors)<-.7 and .7<max(factors)<=1 and abs(np.mean(factors))<.3  # even on a logarithmic scale
+
+def test_speed_is_changed_in_training_alone_and_drawn_from_the_seed():
+    x = AudioTensor(torch.randn(1, 4000), sr=8000)
+    t = ChangeSpeed(p=1, max_factor=1.5)
+    assert torch.equal(t(x, split_idx=1), x) and torch.equal(ChangeSpeed(p=0)(x), x) and torch.equal(ChangeSpeed(p=1, max_factor=1)(x), x)
+    torch.manual_seed(3); a = t(x, split_idx=0)
+    torch.manual_seed(3); b = t(x, split_idx=0)
+    assert torch.equal(a, b) and a.shape!=x.shape
+    assert sum(ChangeSpeed(p=.5)(x).shape==x.shape for _ in range(100)) in range(25, 75)
+    with pytest.raises(ValueError, match='it belongs into item_tfms'): t(AudioTensor(torch.randn(2, 1, 4000), sr=8000))
+    with pytest.raises(ValueError, match='max_factor: expected a number of 1 to 4'): ChangeSpeed(max_factor=.8)
+
+def test_statistics_see_no_changed_speed(tmp_path):
+    df = read_table(synthetic_audio(tmp_path, n=24, seconds=.5))
+    valid = split_masks(df, 1)
+    st = [collect_stats(experiment_dls(df, valid, None, duration=.5, crop='center', bs=8, speed=v), progress=False) for v in (None,2.)]
+    assert torch.equal(st[0].mean, st[1].mean)
+    longest = [max(x.lengths.max().item() for x,_ in experiment_dls(df, valid, None, duration=1., bs=8, speed=v).train) for v in (None,2.)]
+    assert longest[1]>1.2*longest[0]
