@@ -21,10 +21,26 @@ def keep(recipe, out):
     rows = pd.read_csv(out/'results.csv')
     rows[['way','fold','seed','accuracy','balanced_accuracy','loss','n_train','n_valid','seconds','started']].round(6).to_csv(to/'results.csv', index=False)
     pd.read_csv(out/'analysis.csv').round(6).to_csv(to/'analysis.csv', index=False)
+    if (f:=out/'conditions-analysis.csv').exists(): pd.read_csv(f).round(6).to_csv(to/f.name, index=False)
 
 def pct(v, sign=''): return '' if pd.isna(v) else f'{100*v:{sign}.1f}'.replace('-', '−')
 def span(lo, hi, sign=''): return '' if pd.isna(lo) else f'{pct(lo, sign)} to {pct(hi, sign)}'
 def p_value(v): return '' if pd.isna(v) else '< 0.001' if v<.001 else f'{v:.3f}'
+
+def conditions(df, s, clean):
+    "The accuracy of each way under each condition, and what is lost on average over all of them"
+    ways,names = list(clean.way),[c for c in df.condition.unique() if not c.startswith('all, ')]
+    acc = df.pivot_table(index='condition', columns='way', values='accuracy', sort=False)
+    word = df.set_index(['condition','way']).verdict
+    mark = lambda c,w: {'better':' ↑', 'worse':' ↓'}.get(word.get((c,w)), '')
+    lines = ['The same networks on the held-out clips under other conditions, accuracy in %; ↑ or ↓ where the difference to the first way is established under that condition (both tests, adjusted over ways):', '',
+             '| condition | '+' | '.join(ways)+' |', '|---|'+'---|'*len(ways), '| none | '+' | '.join(pct(clean.set_index('way').accuracy[w]) for w in ways)+' |']
+    lines += [f"| {c} | "+' | '.join(pct(acc.loc[c,w])+mark(c,w) for w in ways)+' |' for c in names]
+    every = df[df.condition.str.startswith('all, ')].set_index('way')
+    lines += ['', 'What is lost on average over all of these conditions, in percentage points, and how that differs from the first way:', '',
+              '| way | change | 95 % interval | difference | corrected t | clips and runs | p (Holm) | verdict |', '|---|---|---|---|---|---|---|---|']
+    return lines+[f"| {w} | {pct(r.accuracy, '+')} | {span(r.low, r.high, '+')} | {pct(r['diff'], '+')} | {span(r.diff_low, r.diff_high, '+')} | {span(r.boot_low, r.boot_high, '+')} | {p_value(r.p_holm)} | "
+                  f"{dict(better='loses less', worse='loses more').get(r.verdict, r.verdict)} |" for w,r in ((w,every.loc[w]) for w in ways)]
 
 def section(d):
     "One experiment in Markdown"
@@ -44,6 +60,7 @@ def section(d):
     lines += ['', 'Mean accuracy on each fold that was held out, %:', '', '| way | '+' | '.join(map(str, by.columns))+' |', '|---|'+'---|'*len(by.columns)]
     lines += [f"| {w} | "+' | '.join(pct(x) for x in r)+' |' for w,r in zip(by.index, by.to_numpy())]
     lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in table.to_dict('records') if isinstance(r['why'], str)]]
+    if (f:=d/'conditions-analysis.csv').exists(): lines += ['', *conditions(pd.read_csv(f), s, table)]
     note = here/f'{d.name}.md'
     return '\n'.join(lines)+('\n\n'+note.read_text().strip() if note.exists() else '')
 
