@@ -540,7 +540,7 @@ def _alone_in(folder):
 
 def _root(path):
     "Where the model of a folder lies"
-    return path/_next if (path/_next/'preprocess.json').is_file() else path
+    return path/_next if (path/_next/'preprocess.json').is_file() and not (path/_next).is_symlink() else path
 
 def _copy_file(a, b):
     "Put a file in the place of another, at once; `a` stays"
@@ -550,22 +550,24 @@ def _copy_file(a, b):
     except OSError: shutil.copyfile(a, tmp)  # not every disk has links
     os.replace(tmp, b)
 
+def _remove(p): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
+
 def _finish(path):
     "Bring the files of a committed save to their places"
     new = path/_next
-    if (new/'preprocess.json').is_file():
+    if _root(path)==new:
         for n in _files:
             if (new/n).exists(): _copy_file(new/n, path/n)
             else: (path/n).unlink(missing_ok=True)
         (new/'preprocess.json').unlink()
-    if new.exists(): shutil.rmtree(new)
+    _remove(new)
 
 def _save_over(path, write):
     "Exchange the model of a folder that is there"
     with _alone_in(path) as alone:
         _finish(path)  # of a save that was killed
         if alone:
-            for o in path.glob('.specnorm-*'): shutil.rmtree(o) if o.is_dir() else o.unlink()
+            for o in path.glob('.specnorm-*'): _remove(o)
         tmp = Path(tempfile.mkdtemp(dir=path, prefix='.specnorm-'))
         try: write(tmp); os.rename(tmp, path/_next)
         finally: shutil.rmtree(tmp, ignore_errors=True)
@@ -611,7 +613,7 @@ def save_spec_model(
     "Save what was learned as a folder of weights, settings, statistics and a model card, without pickle"
     if isinstance(learn, SpecModel): return learn.save(path, card, results, measured_on)
     model = SpecModel.from_learner(learn, skip, _check_card(card or {}))
-    if results is None and (results:=_last_metrics(learn)) is not None and measured_on is None: measured_on = _validated_on(learn)
+    if results is None and (results:=_last_metrics(learn)) is not None and measured_on is None: measured_on = _validated_on(learn, results)
     return model.save(path, None, results, measured_on)
 
 # %% ../nbs/74_share.ipynb #c3cd54e9
@@ -732,16 +734,17 @@ def _check_card(card):
     return card
 
 def _last_metrics(learn):
-    "What the learner's recorder noted in the last epoch"
+    "What the learner's recorder noted of its validation split, in the last epoch or by `validate` since then; None where it was another set"
     rec = getattr(learn, 'recorder', None)
     if rec is None or not len(getattr(rec, 'values', ())): return None
-    names = [n for n in rec.metric_names if n not in ('epoch','time')]
-    return {n:float(v) for n,v in zip(names, rec.values[-1])} if len(names)==len(rec.values[-1]) else None
+    names,values = [n for n in rec.metric_names if n not in ('epoch','time')],rec.values[-1]
+    if len(values)<len(names) and names[0]=='train_loss' and getattr(learn, 'dl', None) is learn.dls.valid: names = names[1:]  # validate() resets the recorder
+    return {n:float(v) for n,v in zip(names, values)} if len(names)==len(values) and all(v is not None for v in values) else None
 
-def _validated_on(learn):
+def _validated_on(learn, results):
     try: n = f'the {len(learn.dls.valid_ds)} clips of its'
     except (TypeError,AttributeError): n = "the learner's"
-    return f"{n} validation split, after the last epoch of its training (`train_loss`: on the train split)"
+    return f"{n} validation split" + (", after the last epoch of its training (`train_loss`: on the train split)" if 'train_loss' in results else '')
 
 def _md(v):
     v = f'{v:.4g}' if isinstance(v, (float,np.floating)) else str(v)

@@ -401,6 +401,12 @@ def test_a_save_that_fails_leaves_what_was_there(two, tmp_path, monkeypatch):
             with pytest.raises(ZeroDivisionError): models[1].save(d)
     assert which(to)==0 and [f.name for f in tmp_path.iterdir()]==['m'] and not list(to.glob('.*'))
 
+def test_a_link_in_a_folder_leads_no_save_elsewhere(two, tmp_path):
+    *models,which = two
+    other,to = models[1].save(tmp_path/'other'),models[0].save(tmp_path/'m')
+    for n in ('.specnorm-next','.specnorm-x'): (to/n).symlink_to(other)
+    assert which(to)==0 and which(models[0].save(to))==0 and which(other)==1 and not list(to.glob('.*'))
+
 def test_what_a_first_save_left_behind_is_named(model, tmp_path):
     d = model.save(tmp_path/'m')
     os.rename(d, tmp_path/'.specnorm-m-abc')
@@ -437,7 +443,11 @@ def test_the_card_says_on_what_its_results_were_measured(few, model, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     card = lambda **kw: (save_spec_model(learn, tmp_path/'m', **kw)/'README.md').read_text()
     assert f'the {len(learn.dls.valid_ds)} clips of its validation split, after the last epoch' in section(card())
-    assert 'Measured on my own clips.' in section(card(measured_on='my own clips')) and 'not recorded' in section(card(results=res))
+    with learn.no_bar(): loss,acc = learn.validate()
+    assert section(card()).split()[:4]==['|','valid_loss','|','accuracy'] and f'{loss:.4g} | {acc:.4g}' in section(card()) and f'Measured on the {len(learn.dls.valid_ds)} clips of its validation split.' in section(card())
+    with learn.no_bar(): learn.validate(dl=learn.dls.train)
+    assert '## Results' not in card()  # of another set than the validation split
+    assert 'Measured on my own clips.' in section(card(results=res, measured_on='my own clips')) and 'not recorded' in section(card(results=res))
     assert 'Measured on fold 2.' in section((save_spec_model(model, tmp_path/'m', results=res, measured_on='fold 2')/'README.md').read_text())
     with pytest.raises(ValueError, match='measured_on: expected results'): model.save(tmp_path/'x', measured_on='fold 2')
     with pytest.raises(TypeError, match='measured_on: expected a string'): model_card(model, results=res, measured_on=2)
