@@ -232,18 +232,35 @@ def drift(
         return int(bool(d))
     return _run('specnorm-drift', run, failed=2)
 
-# %% ../nbs/90_cli.ipynb #c22d905a
+# %% ../nbs/90_cli.ipynb #c156d254
+def _above_0(cast):
+    "The type of an argument, for argparse, which ends with status 2 where a value is none"
+    def number(s):
+        try: ok = 0<(v:=cast(s))<float('inf')
+        except ValueError: ok = False
+        if not ok: raise argparse.ArgumentTypeError(f"expected a {'whole ' if cast is int else ''}number above 0, got {s!r}")
+        return v
+    return number
+
+def _table_file(s):
+    "Where a table is to go, as an argument"
+    from pathlib import Path
+    out = Path(s).expanduser()
+    for bad,why in ((out.suffix not in ('.csv','.json'), f"expected a name that ends in .csv or .json, got {s!r}"), (not out.parent.is_dir(), f"no such folder: {out.parent}"), (out.is_dir(), f"expected a file, got the folder {out}")):
+        if bad: raise argparse.ArgumentTypeError(why)
+    return out
+
 def _predict_parser():
-    p = argparse.ArgumentParser(prog='specnorm-predict', description="What is heard in audio files, by a model that save_spec_model wrote. A table as CSV: path, label, probability.", epilog=_epilog)
+    p = argparse.ArgumentParser(prog='specnorm-predict', description="What is heard in audio files, by a model that save_spec_model wrote. A table as CSV: path, label, probability, silent (was it digital silence?).", epilog=_epilog)
     a = p.add_argument
     a('model', metavar='MODEL', help="folder of the model")
     a('files', metavar='FILE', nargs='+', help="audio files, or folders with audio files in them")
-    a('--out', metavar='FILE', help="write the table to this file, .csv or .json (CSV on standard output)")
-    a('--bs', type=int, default=32, help="clips that go through the network together (32)")
+    a('--out', metavar='FILE', type=_table_file, help="write the table to this file, .csv or .json (CSV on standard output)")
+    a('--bs', type=_above_0(int), default=32, help="clips that go through the network together (32)")
     a('--probs', action='store_true', help="a column for each class too")
     a('--skip-errors', action='store_true', help="go on where files cannot be used, and say why in a column; the exit status is 3 then")
-    a('--hop', type=float, metavar='SECONDS', help="long recordings, of which the model hears the middle alone otherwise: a row for each of these steps, with start and end in seconds, of the windows around it")
-    a('--window', type=float, metavar='SECONDS', help="with --hop, for a model of clips of any length: how long a piece it hears at once")
+    a('--hop', type=_above_0(float), metavar='SECONDS', help="long recordings, of which the model hears the middle alone otherwise: a row for each of these steps, with start and end in seconds, of the windows around it")
+    a('--window', type=_above_0(float), metavar='SECONDS', help="with --hop, for a model of clips of any length: how long a piece it hears at once")
     return p
 
 def _progress(done, n, what='files'):
@@ -256,13 +273,12 @@ def _predict_hops(model, args):
     files,tables,bad = _which(args.files),[],[]
     for i,f in enumerate(files):
         r,why = _try_file(lambda f: model.predict_long(f, hop=args.hop, window=args.window, bs=args.bs), f)
-        if r is None and why.startswith(('hop:','window:','bs:')): raise ValueError(f'--{why}')
         if r is None: bad.append(why); tables.append(pd.DataFrame(dict(path=[str(f)], error=[why])))
         else: t = r.table(probs=args.probs); t.insert(0, 'path', str(f)); tables.append(t)
         _progress(i+1, len(files))
     if bad and not args.skip_errors: raise _unusable(bad, len(files))
     res = pd.concat(tables, ignore_index=True)
-    first = ['path','start','end','label','probability']
+    first = ['path','start','end','label','probability','silent']
     res = res.reindex(columns=first + [c for c in res if c not in (*first,'error')] + ['error']*args.skip_errors)
     return res
 
@@ -272,19 +288,18 @@ def predict(
     argv:list=None # Arguments; None: those of the command line
 )->int: # Exit status
     "`specnorm-predict`: exit status 0, 1 where it went wrong, 2 for bad arguments, 3 where files were left out, 130 where interrupted"
-    args = _predict_parser().parse_args(argv)
+    parser = _predict_parser()
+    args = parser.parse_args(argv)
+    out = args.out
+    if out is None and sys.stdout is None: parser.error("argument --out: expected a file, since standard output is closed")
+    if args.window is not None and args.hop is None: parser.error(f"argument --window: expected together with --hop, got {args.window:g} alone")
     def run():
-        from pathlib import Path
-        out = args.out and Path(args.out).expanduser()
-        if out is None and sys.stdout is None: raise ValueError("--out: expected a file, since standard output is closed")
-        if out and out.suffix not in ('.csv','.json'): raise ValueError(f"--out: expected a name that ends in .csv or .json, got {args.out!r}")
-        if out and not out.parent.is_dir(): raise ValueError(f"--out: no such folder: {out.parent}")
-        if out and out.is_dir(): raise ValueError(f"--out: expected a file, got the folder {out}")
-        if args.bs<1: raise ValueError(f"--bs: expected a number above 0, got {args.bs}")
-        if args.window is not None and args.hop is None: raise ValueError(f"--window: expected together with --hop, got {args.window:g} alone")
         from specnorm_fastai.core import _whole_file
         from specnorm_fastai.share import load_spec_model
         model = load_spec_model(args.model)
+        if args.hop is not None:
+            try: model._window_and_hop(args.window, args.hop)  # before any file is read
+            except ValueError as e: parser.error(f"argument --{e}")
         with warnings.catch_warnings(record=True) as told:
             if args.hop is not None: t = _predict_hops(model, args)
             else: t = model.predict_files(args.files, args.bs, _progress, args.probs, 'skip' if args.skip_errors else 'raise')
@@ -298,5 +313,6 @@ def predict(
             print(f"Written: {out}, {len(t)} rows", file=sys.stderr)
         bad = int(t.error.notna().sum()) if args.skip_errors else 0
         if bad: print(f"{bad} of {t.path.nunique()} files could not be used, see the column error", file=sys.stderr)
+        if silent:=int(t.groupby('path').silent.any().sum()): print(f"{silent} of {t.path.nunique()} files {'hold' if args.hop is not None else 'are'} digital silence, of which a label says nothing: see the column silent", file=sys.stderr)
         return 3 if bad else 0
     return _run('specnorm-predict', run)

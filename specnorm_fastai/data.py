@@ -51,6 +51,10 @@ def _soxr(a, old, new, n):
     if y.shape[1]<n: y = soxr.resample(np.pad(a, [(0,0),(0,-(-old//new))]).T, old, new, quality='HQ').T  # it rounds the length, and may lack one sample
     return y[:,:n]
 
+def _check_rate(old, new, n, of, rows=1, name='audio'):
+    "Raise where a header that is wrong, rather than a sound, asks for far too many samples"
+    if new>100*old and rows*n*new//old>2**27: raise ValueError(f"{name}: expected a sample rate nearer to {new} Hz, got {old} Hz in {of}; its {n} samples would become {n*new//old}")
+
 class Resample(Transform):
     "Bring an `AudioTensor` to another sample rate"
     def __init__(self,
@@ -67,8 +71,7 @@ class Resample(Transform):
         _need_floats(x)
         if old==new: return x
         if not x.shape[-1]: raise ValueError(f"audio: no samples in {_name(x)}")
-        if new>100*old and x.numel()*new//old>2**27:
-            raise ValueError(f"audio: expected a sample rate nearer to {new} Hz, got {old} Hz in {_name(x)}; its {x.shape[-1]} samples would become {x.shape[-1]*new//old}")
+        _check_rate(old, new, x.shape[-1], _name(x), x.numel()//x.shape[-1])
         a = x.plain().detach().cpu()
         if x.lengths is not None: a = a.masked_fill(~x.real_mask[...,None,:].cpu(), 0.)  # what lies behind an end is not heard
         a = (a if a.dtype in (torch.float32,torch.float64) else a.float()).numpy()

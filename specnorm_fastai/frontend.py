@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SpecFrontend', 'SpecStream']
 
-# %% ../nbs/65_frontend.ipynb #c389cf9a
-import json,os,warnings
+# %% ../nbs/65_frontend.ipynb #c1541499
+import json,os,re,warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -311,26 +312,60 @@ def export(self:SpecFrontend,
         return torch.export.export(deepcopy(self).eval(), (x,), dynamic_shapes={'x':{0:Dim('batch', min=1), 2:Dim('time', min=least)}}, strict=False,
             prefer_deferred_runtime_asserts_over_guards=True)  # what it cannot prove of all lengths is asserted at run time
 
+def _onnx_target(fn):
+    "The file that is to be written, once it is known that it can be"
+    try: import onnx,onnxscript
+    except ImportError as e: raise ImportError(f"to_onnx needs {e.name}: pip install onnx onnxscript, and onnxruntime to run the file") from None
+    fn = Path(os.path.expanduser(fn))
+    if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
+    return fn
+
+def _exact(module):
+    "Spectra by matrices of float64: onnxruntime's float32 FFTs are off by up to 1e-2 of a standard deviation where n_fft is no power of 2"
+    for m in module.modules():
+        if isinstance(m, _SpecPipe): m.exact = True
+    return module
+
+@contextmanager
+def _exporting():
+    "Without gradients, and without torch's warnings about itself"
+    with torch.no_grad(),warnings.catch_warnings():
+        warnings.filterwarnings('ignore', category=FutureWarning); warnings.filterwarnings('ignore', category=DeprecationWarning)
+        yield
+
+def _name_dims(model, names):
+    "Names in the place of torch's symbols, such as s77: `names` holds those of each input's and output's dims"
+    new = {}
+    for values in (model.graph.input,model.graph.output):  # what stands in an input by itself names it everywhere
+        for v in values:
+            for d,n in zip(v.type.tensor_type.shape.dim, names[v.name]):
+                if d.dim_param: new.setdefault(d.dim_param, n); d.dim_param = new[d.dim_param]
+    named = re.compile('|'.join(rf'\b{re.escape(k)}\b' for k in new if k.isidentifier()) or '(?!)')
+    for v in model.graph.value_info:
+        for d in v.type.tensor_type.shape.dim:
+            if d.dim_param: d.dim_param = new.get(d.dim_param) or named.sub(lambda m: new[m[0]], d.dim_param)
+
+def _to_onnx(prog, output, dims):
+    "A program of waveforms as ONNX; gives what writes it, with facts about it, to a file"
+    import onnx
+    with _exporting(): model = torch.onnx.export(prog, dynamo=True, input_names=['waveform'], output_names=[output], verbose=False).model_proto
+    _name_dims(model, {'waveform':('batch','channel','time'), output:dims})
+    def write(fn, facts):
+        onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
+        onnx.save(model, fn)
+    return write
+
 @patch
 def to_onnx(self:SpecFrontend,
     fn, # Target file
     channels:int=1 # Channels of the waveforms
 )->Path: # `fn`
     "Write this front end as ONNX, whole or not at all: input 'waveform' (batch, channel, time), output 'features' (batch, channel, freq, frame)"
-    try: import onnx,onnxscript
-    except ImportError as e: raise ImportError(f"to_onnx needs {e.name}: pip install 'specnorm_fastai[onnx]'") from None
-    fn = Path(os.path.expanduser(fn))
-    if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
-    exact = deepcopy(self)  # onnxruntime's float32 FFTs are off by up to 1e-2 of a standard deviation where n_fft is no power of 2
-    for m in exact.modules():
-        if isinstance(m, _SpecPipe): m.exact = True
-    with torch.no_grad(),warnings.catch_warnings():
-        warnings.filterwarnings('ignore', category=FutureWarning); warnings.filterwarnings('ignore', category=DeprecationWarning)
-        prog = torch.onnx.export(exact.export(channels), dynamo=True, input_names=['waveform'], output_names=['features'], verbose=False)
-    model = prog.model_proto
+    fn = _onnx_target(fn)
+    with _exporting(): prog = _exact(deepcopy(self)).export(channels)
+    write = _to_onnx(prog, 'features', ('batch','channel','freq','frame'))
     facts = dict(sample_rate=self.sr, least_samples=_two_frames(self), clip_samples=self.clip_samples, rows=self.n_rows, units='std' if self.mean is not None else self.units, fingerprint=self.fingerprint)
-    onnx.helper.set_model_props(model, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
-    with _whole_file(fn) as tmp: onnx.save(model, tmp)
+    with _whole_file(fn) as tmp: write(tmp, facts)
     return fn
 
 # %% ../nbs/65_frontend.ipynb #cd5d8708

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Prediction', 'SpecModel', 'save_spec_model', 'load_spec_model', 'model_card', 'LongPrediction']
 
-# %% ../nbs/74_share.ipynb #cd44b96b
-import hashlib,json,math,os,re,shutil,tempfile,warnings
+# %% ../nbs/74_share.ipynb #cd6be3a8
+import hashlib,json,math,os,re,shutil,tempfile,time,warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime,timezone
@@ -22,11 +22,11 @@ from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.torch_core import to_float
 
-from .core import AudioTensor,_check_whole,_name,_open_audio,_wholes,_whole_file,audio_info,get_audio_files
+from .core import AudioTensor,_check_whole,_name,_open_audio,_wholes,_whole_file,audio_info,get_audio_files,span
 from .augment import CropTime,Delta,DeltaGPU,TfmResize
-from .data import AudioPadType,DownmixMono,Resample,ResizeSignal
-from .features import AudioToMFCC,AudioToSpec,DynamicRangeCompression,SpectrogramTransformer,_SpecPipe
-from .frontend import SpecFrontend,_all_tfms,_called,_check_export,_two_frames
+from .data import AudioPadType,DownmixMono,Resample,ResizeSignal,_check_rate
+from .features import AudioToMFCC,DynamicRangeCompression,SpectrogramTransformer
+from .frontend import SpecFrontend,_all_tfms,_called,_check_export,_exact,_exporting,_onnx_target,_to_onnx,_two_frames
 from .learner import AutocastCallback,_own,_timm,_unknown,spec_model
 from .specstats import SpecStats,_differences,_versions
 from .stats import _bar,_inner_dl,keep_random_state
@@ -45,8 +45,9 @@ class Prediction:
     def __init__(self,
         label, # The label; a tuple of labels where there may be several
         probabilities:Tensor, # One for each class, float32, (class,)
-        vocab:list # The classes
-    ): self.label,self.probabilities,self.vocab = label,probabilities,vocab
+        vocab:list, # The classes
+        silent:bool=False # Was all that the model heard digital silence? The label then says nothing about it
+    ): self.label,self.probabilities,self.vocab,self.silent = label,probabilities,vocab,silent
     def __iter__(self): return iter((self.label,self.probabilities))  # label,probs = model.predict(...)
     @property
     def probability(self):
@@ -62,7 +63,7 @@ class Prediction:
         return [(self.vocab[j],v) for j,v in zip(i.tolist(), p.tolist())]
     def __repr__(self):
         more = ', '.join(f'{l} {p:.3f}' for l,p in self.top(4))
-        return f"Prediction: {self.label!r} ({more}{', ...' if len(self.vocab)>4 else ''})"
+        return f"Prediction: {self.label!r} ({more}{', ...' if len(self.vocab)>4 else ''})" + (', of DIGITAL SILENCE: the label says nothing' if self.silent else '')
 
 # %% ../nbs/74_share.ipynb #cfe868b7
 _tasks = ('single','multi')
@@ -81,7 +82,8 @@ def _task(loss_func):
 
 def _plain_label(o):
     o = o.item() if isinstance(o, np.generic) else o
-    if isinstance(o, bool) or not isinstance(o, (str,int,float)): raise ValueError(f"vocab: expected labels that are strings or numbers, got {o!r}")
+    if isinstance(o, bool): raise ValueError(f"vocab: expected labels that are strings or numbers, got {o!r}: a truth value says not what of. Give it a name, such as 'bird' for True and 'no bird' for False, where labels are read (get_y)")
+    if not isinstance(o, (str,int,float)): raise ValueError(f"vocab: expected labels that are strings or numbers, got {o!r}")
     return str(o) if isinstance(o, str) else o
 
 def _hz_ms(n, sr): return f"{n} samples ({n/sr*1000:.0f} ms at {sr} Hz)"
@@ -89,6 +91,16 @@ def _hz_ms(n, sr): return f"{n} samples ({n/sr*1000:.0f} ms at {sr} Hz)"
 def _activate(z, task):
     "Probabilities of what a network gives"
     return z.softmax(-1) if task=='single' else z.sigmoid()
+
+# %% ../nbs/74_share.ipynb #c938dd76
+def _check_stats(front, stats):
+    "Raise where statistics are not those that a front end normalizes by"
+    norm = (front.mean,front.std,front.axes) if front.mean is not None else next(((t.mean,t.std,t.axes) for t in reversed(front.then) if isinstance(t, SpecNormalize)), None)
+    if stats is None or norm is None: return
+    s = stats.reduce(norm[2])
+    (m,sd),mean,std = (v.detach().cpu().double() for v in norm[:2]),s.mean,torch.where(s.std==0, 1., s.std)  # a std of 0 is taken for 1
+    if m.shape==mean.shape and sd.shape==std.shape and bool(((m-mean).abs()<=1e-4*std).all() and ((sd-std).abs()<=1e-4*std).all()): return
+    raise ValueError(f"stats: the front end normalizes by mean {span(m)}, std {span(sd)}, these statistics have mean {span(mean)}, std {span(std)}; expected those that it was made with")
 
 class SpecModel(nn.Module):
     "A trained network with all that its input needs: sound of any rate to labels"
@@ -119,6 +131,7 @@ class SpecModel(nn.Module):
         self.frontend,self.model,self.vocab,self.task,self.threshold,self.stats = frontend,model,vocab,task,float(threshold),stats
         self.channels,self.resize,self.precision,self.card = channels,resize,precision,dict(card or {})
         self._resample = Resample(frontend.sr, resample)
+        _check_stats(frontend, stats)
         self.eval()
         for p in self.parameters(): p.requires_grad_(False)
 
@@ -197,6 +210,13 @@ def _n_channels(front, norm, model):
     stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     return 1 if stem is None else max(stem.in_channels//copies, 1)
 
+def _vocab_of(learn):
+    "Labels of a learner"
+    vocab = getattr(learn.dls, 'vocab', None)
+    if vocab is None: raise ValueError("learn: its dls has no vocab, so there are no labels; SpecModel(frontend, model, vocab) takes them from you")
+    if any(isinstance(o, (list,tuple)) or hasattr(o, 'o2i') for o in vocab): raise ValueError(f"learn: expected one list of labels, its dls has {len(vocab)}: a network of several targets has no one label")
+    return [_plain_label(o) for o in vocab]
+
 @patch(cls_method=True)
 def from_learner(cls:SpecModel,
     learn:Learner, # Made by `spec_learner`, or any whose `dls` a `SpecFrontend` can be read off
@@ -207,15 +227,13 @@ def from_learner(cls:SpecModel,
     if not isinstance(learn, Learner): raise TypeError(f"learn: expected a Learner, got {type(learn).__name__}")
     skip = [skip] if isinstance(skip, str) or not isinstance(skip, (tuple,list)) else list(skip)
     task,threshold = _task(learn.loss_func)
+    vocab = _vocab_of(learn)
     _check_cbs(learn, [o if isinstance(o, str) else type(o).__name__ for o in skip])
     dl = _inner_dl(learn.dls.valid)
     own,method = _lengths(dl, skip)
     try: front = SpecFrontend.from_dls(learn.dls, skip=[*skip, *([] if own is None else [own])], resize=True)
     except (ValueError,TypeError) as e: raise type(e)(f"learn: {e}") from None
     norm = next((t for t in reversed([*_all_tfms(dl)]) if isinstance(t, SpecNormalize)), None)
-    vocab = getattr(learn.dls, 'vocab', None)
-    if vocab is None: raise ValueError("learn: its dls has no vocab, so there are no labels; SpecModel(frontend, model, vocab) takes them from you")
-    if any(isinstance(o, (list,tuple)) or hasattr(o, 'o2i') for o in vocab): raise ValueError(f"learn: expected one list of labels, its dls has {len(vocab)}: a network of several targets has no one label")
     model = deepcopy(learn.model)
     half = any(isinstance(cb, AutocastCallback) for cb in learn.cbs)
     res = cls(front, model, vocab, task, threshold, None if norm is None else norm.stats, _n_channels(front, norm, model), method, deepcopy(own), 'bfloat16' if half else 'float32', card)
@@ -263,6 +281,11 @@ def _as_audio(x, sr=None):
 @patch
 def _check_channels(self:SpecModel, n, name):
     if not self.frontend.mono and n!=self.channels: raise ValueError(f"x: this model takes {self._channels_said} and does not mix them down, got {n} in {name}")
+
+def _silent(c):
+    "Does no channel of a clip vary over its real samples?"
+    v = c.plain()[...,:int(c.real_lengths)]
+    return bool((v==v[...,:1]).all())
 
 @patch
 def _fitted(self:SpecModel, x):
@@ -312,8 +335,9 @@ def predict(self:SpecModel,
     sr:int=None # Sample rate of an array in Hz
 )->Prediction:
     "The label of one clip"
-    p = self._probs([self.clip(x, sr)])[0]
-    return Prediction(self._label(p), p, self.vocab)
+    c = self.clip(x, sr)
+    p = self._probs([c])[0]
+    return Prediction(self._label(p), p, self.vocab, _silent(c))
 
 # %% ../nbs/74_share.ipynb #ce2575e8
 _format,_version = 'specnorm_fastai.SpecModel',1
@@ -372,6 +396,7 @@ def _part_from_dict(d):
     if fp!='unknown': res.fingerprint = fp
     return res
 
+# %% ../nbs/74_share.ipynb #c6b7ead7
 def _settings_to_dict(s):
     "Settings of a spectrogram as data; a window by its name"
     res = {}
@@ -486,8 +511,10 @@ def _all_versions():
         except PackageNotFoundError: pass
     return res
 
-# %% ../nbs/74_share.ipynb #cbc1ddd2
-def _write_folder(d, model, card, results):
+# %% ../nbs/74_share.ipynb #c58682d0
+_next = '.specnorm-next'  # in a folder that is being saved over: the new model, whole
+
+def _write_folder(d, model, card, results, measured_on):
     from safetensors.torch import save_file
     s = model.settings
     save_file(_weights(model.model), d/'model.safetensors', metadata={'format':'pt'})
@@ -497,46 +524,82 @@ def _write_folder(d, model, card, results):
     s = json.loads(json.dumps(s, allow_nan=False))
     s['sha256'] = _own_sha(s)
     (d/'preprocess.json').write_text(json.dumps(s, indent=1, allow_nan=False)+'\n', encoding='utf-8')
-    (d/'README.md').write_text(model_card(model, card, results), encoding='utf-8')
+    (d/'README.md').write_text(model_card(model, card, results, measured_on), encoding='utf-8')
+    umask = os.umask(0); os.umask(umask)
+    for f in d.iterdir(): os.chmod(f, 0o666&~umask)
+    os.chmod(d, 0o777&~umask)
 
 @contextmanager
 def _alone_in(folder):
     "No other process that saves here, where the system has locks of folders"
     try: import fcntl
-    except ImportError: yield; return
+    except ImportError: yield False; return
     fd = os.open(folder, os.O_RDONLY)
-    try: fcntl.flock(fd, fcntl.LOCK_EX); yield
+    try: fcntl.flock(fd, fcntl.LOCK_EX); yield True
     finally: os.close(fd)
 
-def _replace(tmp, path):
-    "Put the files of a folder in the place of those of another, what names them last"
-    for n in ('preprocess.json', *(() if (tmp/'stats.safetensors').exists() else ('stats.safetensors',))): (path/n).unlink(missing_ok=True)
-    for n in ('model.safetensors','stats.safetensors','README.md','preprocess.json'):
-        if (tmp/n).exists(): os.replace(tmp/n, path/n)
+def _root(path):
+    "Where the model of a folder lies"
+    return path/_next if (path/_next/'preprocess.json').is_file() and not (path/_next).is_symlink() else path
 
+def _copy_file(a, b):
+    "Put a file in the place of another, at once; `a` stays"
+    tmp = b.parent/f'.specnorm-{b.name}'
+    tmp.unlink(missing_ok=True)
+    try: os.link(a, tmp)
+    except OSError: shutil.copyfile(a, tmp)  # not every disk has links
+    os.replace(tmp, b)
+
+def _remove(p): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
+
+def _finish(path):
+    "Bring the files of a committed save to their places"
+    new = path/_next
+    if _root(path)==new:
+        for n in _files:
+            if (new/n).exists(): _copy_file(new/n, path/n)
+            else: (path/n).unlink(missing_ok=True)
+        (new/'preprocess.json').unlink()
+    _remove(new)
+
+def _save_over(path, write):
+    "Exchange the model of a folder that is there"
+    with _alone_in(path) as alone:
+        _finish(path)  # of a save that was killed
+        if alone:
+            for o in path.glob('.specnorm-*'): _remove(o)
+        tmp = Path(tempfile.mkdtemp(dir=path, prefix='.specnorm-'))
+        try: write(tmp); os.rename(tmp, path/_next)
+        finally: shutil.rmtree(tmp, ignore_errors=True)
+        _finish(path)
+
+def _save_new(path, write):
+    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.specnorm-{path.name}-'))
+    try:
+        write(tmp)
+        try: os.rename(tmp, path)
+        except OSError:
+            if not path.is_dir(): raise
+            _save_over(path, write)  # another process was faster
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+
+# %% ../nbs/74_share.ipynb #c486b267
 @patch
 def save(self:SpecModel,
     path:str|Path, # Folder; made, or its files of an earlier save replaced
     card:dict=None, # See `save_spec_model`; None: that of this model
-    results=None # See `save_spec_model`
+    results=None, # See `save_spec_model`
+    measured_on:str=None # See `save_spec_model`
 )->Path: # The folder
     "Write a folder that `load_spec_model` reads, whole or not at all"
     path = Path(os.path.realpath(Path(path).expanduser()))
     if not path.parent.is_dir(): raise FileNotFoundError(f"path: no such folder: {path.parent}")
     if path.exists() and not path.is_dir(): raise NotADirectoryError(f"path: expected a folder, or none yet, got the file {path}")
-    if path.is_dir() and any(path.iterdir()) and not any((path/n).exists() for n in ('preprocess.json','model.safetensors','.git')):
+    if path.is_dir() and any(not o.name.startswith('.specnorm-') for o in path.iterdir()) and not any((path/n).exists() for n in ('preprocess.json','model.safetensors','.git')):
         raise FileExistsError(f"path: the folder {path} holds other things than a SpecModel; expected an empty one, or none yet")
     card = _check_card(self.card if card is None else card)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.specnorm-{path.name}-'))
-    try:
-        _write_folder(tmp, self, card, results)
-        umask = os.umask(0); os.umask(umask)
-        for f in tmp.iterdir(): os.chmod(f, 0o666&~umask)
-        os.chmod(tmp, 0o777&~umask)
-        if not path.exists(): os.rename(tmp, path)
-        else:
-            with _alone_in(path): _replace(tmp, path)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    write = lambda d: _write_folder(d, self, card, results, measured_on)
+    (_save_over if path.exists() else _save_new)(path, write)
     return path
 
 def save_spec_model(
@@ -544,13 +607,14 @@ def save_spec_model(
     path:str|Path, # Folder; made, or its files of an earlier save replaced
     card:dict=None, # For the model card: title, description, limits (before a caution that always stands), and fields of the Hub's head such as license, language, datasets, tags
     results=None, # For the model card: a table, such as `compare` gives, or a dict of numbers; None: what a learner's recorder noted last
-    skip=() # Transforms or callbacks to leave out, see `SpecModel.from_learner`
+    skip=(), # Transforms or callbacks to leave out, see `SpecModel.from_learner`
+    measured_on:str=None # For the model card: the data and split of `results`, such as 'ESC-50, fold 1'; None: a learner's own validation split for its recorder's, unknown for yours
 )->Path: # The folder
     "Save what was learned as a folder of weights, settings, statistics and a model card, without pickle"
-    if isinstance(learn, SpecModel): return learn.save(path, card, results)
+    if isinstance(learn, SpecModel): return learn.save(path, card, results, measured_on)
     model = SpecModel.from_learner(learn, skip, _check_card(card or {}))
-    if results is None: results = _last_metrics(learn)
-    return model.save(path, None, results)
+    if results is None and (results:=_last_metrics(learn)) is not None and measured_on is None: measured_on = _validated_on(learn, results)
+    return model.save(path, None, results, measured_on)
 
 # %% ../nbs/74_share.ipynb #c3cd54e9
 def _read_settings_file(fn):
@@ -579,27 +643,51 @@ def _load_weights(fn, model, whose):
     model.load_state_dict(w)
     return model
 
+# %% ../nbs/74_share.ipynb #c37fb8c1
+def _left_beside(path):
+    "In words, what a first save that was killed left behind"
+    path = path.resolve()
+    left = sorted(str(o.parent) for o in path.parent.glob(f'.specnorm-{path.name}-*/preprocess.json'))
+    return f"; a save was interrupted, and what it wrote may be whole in {left[-1]}" if left else ''
+
+def _mark(path):
+    "What differs once another model was saved in a folder"
+    root = _root(path)
+    try: s = (root/'preprocess.json').stat()
+    except OSError: return None
+    return root,s.st_ino,s.st_mtime_ns
+
 def load_spec_model(
     path:str|Path, # Folder written by `save_spec_model`
     model:nn.Module=None # The network, where its name does not stand in the folder; its weights come from there
 )->SpecModel: # On the CPU
     "Read a folder; nothing in it is executed"
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f"path: no such folder: {path}")
-    if not path.is_dir(): raise NotADirectoryError(f"path: expected the folder of a SpecModel, got the file {path}")
-    fn = path/'preprocess.json'
-    if not fn.is_file():
-        left = [str(o.parent) for o in sorted(path.resolve().parent.glob(f'.specnorm-{path.resolve().name}-*/preprocess.json'))]
-        raise FileNotFoundError(f"{path} is no whole SpecModel: there is no preprocess.json in it" + (f"; a save was interrupted, and what it wrote may be whole in {left[-1]}" if left else ''))
     if model is not None and not isinstance(model, nn.Module): raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
-    stats = None
+    if not path.exists(): raise FileNotFoundError(f"path: no such folder: {path}{_left_beside(path)}")
+    if not path.is_dir(): raise NotADirectoryError(f"path: expected the folder of a SpecModel, got the file {path}")
+    for _ in range(50):
+        mark,res,err = _mark(path),None,None
+        try: res = _load(_root(path), path, model)
+        except (ValueError,OSError) as e: err = e
+        if _mark(path)==mark: break  # else it was saved over meanwhile, and this may be half of each
+        time.sleep(.02)
+    else: raise OSError(f"{path} is saved over time and again, and could not be read in between")
+    if err is not None: raise err
+    return res
+
+def _load(root, path, model):
+    "The model in the folder `root`, which stands for `path`"
+    fn,stats = root/'preprocess.json',None
+    if not fn.is_file(): raise FileNotFoundError(f"{path} is no whole SpecModel: there is no preprocess.json in it{_left_beside(path)}")
     try:
         d = _read_settings_file(fn)
+        if 'model.safetensors' not in d['files']: raise ValueError(f"files: expected the digest of model.safetensors among them, got {list(d['files'])}")
         for n,sha in d['files'].items():
             if n not in ('model.safetensors','stats.safetensors'): raise ValueError(f"files: expected model.safetensors and stats.safetensors, got {n!r}")
-            if not (path/n).is_file(): raise FileNotFoundError(f"{path} is no whole SpecModel: preprocess.json promises {n}, which is not there")
-            if _sha(path/n)!=sha: raise ValueError(f"it does not belong to {path/n}: that file was changed, cut or exchanged since both were written")
-        if 'stats.safetensors' in d['files']: stats = SpecStats.load(path/'stats.safetensors', unchecked=True)
+            if not (root/n).is_file(): raise FileNotFoundError(f"{path} is no whole SpecModel: preprocess.json promises {n}, which is not there")
+            if _sha(root/n)!=sha: raise ValueError(f"it does not belong to {root/n}: that file was changed, cut or exchanged since both were written")
+        if 'stats.safetensors' in d['files']: stats = SpecStats.load(root/'stats.safetensors', unchecked=True)
         front = _front_from_dict(d['frontend'], stats, d['unchecked'])
         if not isinstance(d['labels'], list): raise ValueError(f"labels: expected a list, got {type(d['labels']).__name__}")
         if diff:=_differences(d['fingerprint'], front.fingerprint, 'the file'): raise ValueError("its front end is another one in this version:\n  " + '\n  '.join(diff))
@@ -607,7 +695,7 @@ def load_spec_model(
             if d['network'] is None: raise ValueError(f"network: the folder does not name it ({d['network_class']}); expected the network itself, as model=...")
             net,whose = _by_name(d['network']),f"{d['network']['name']!r} of preprocess.json"
         else: net,whose = deepcopy(model).cpu(),f"model, the {type(model).__name__} that was given"
-        net = _load_weights(path/'model.safetensors', net, whose)
+        net = _load_weights(root/'model.safetensors', net, whose)
         if d['channels_last']: net = net.to(memory_format=torch.channels_last)
         r = d['resize'] and ResizeSignal(d['resize']['duration'], AudioPadType(d['resize']['pad_mode']), d['resize']['min_energy'])
         res = SpecModel(front, net, d['labels'], d['task'], d['threshold'], stats, d['channels'], d['resample'], r, d['precision'], d['card'])
@@ -631,6 +719,8 @@ _card_kinds = {  # what each field may be, for the check and in words
     'True, False or a dict of options': (('inference',), lambda v: isinstance(v, (bool,dict)))}
 _caution = ("Probabilities are the network's own and were not calibrated. Sound from other microphones, rooms or rates than it was trained on can shift its statistics; "
             "`specnorm-drift` measures that.")
+_unpadded = ("Clips have no one length here: this model answers for each clip alone. In validation, clips of unequal length are padded to the longest of their batch, and the network sees that padding. "
+             "So answers can differ from those behind its validation metrics.")
 
 def _check_card(card):
     if isinstance(card, str): card = {'description':card}
@@ -644,11 +734,17 @@ def _check_card(card):
     return card
 
 def _last_metrics(learn):
-    "What the learner's recorder noted in the last epoch"
+    "What the learner's recorder noted of its validation split, in the last epoch or by `validate` since then; None where it was another set"
     rec = getattr(learn, 'recorder', None)
     if rec is None or not len(getattr(rec, 'values', ())): return None
-    names = [n for n in rec.metric_names if n not in ('epoch','time')]
-    return {n:float(v) for n,v in zip(names, rec.values[-1])} if len(names)==len(rec.values[-1]) else None
+    names,values = [n for n in rec.metric_names if n not in ('epoch','time')],rec.values[-1]
+    if len(values)<len(names) and names[0]=='train_loss' and getattr(learn, 'dl', None) is learn.dls.valid: names = names[1:]  # validate() resets the recorder
+    return {n:float(v) for n,v in zip(names, values)} if len(names)==len(values) and all(v is not None for v in values) else None
+
+def _validated_on(learn, results):
+    try: n = f'the {len(learn.dls.valid_ds)} clips of its'
+    except (TypeError,AttributeError): n = "the learner's"
+    return f"{n} validation split" + (", after the last epoch of its training (`train_loss`: on the train split)" if 'train_loss' in results else '')
 
 def _md(v):
     v = f'{v:.4g}' if isinstance(v, (float,np.floating)) else str(v)
@@ -666,10 +762,14 @@ def _md_table(results):
 def model_card(
     model:SpecModel, # What is described
     card:dict=None, # See `save_spec_model`; None: that of the model
-    results=None # A table or a dict of numbers; None: no section of results
+    results=None, # A table or a dict of numbers; None: no section of results
+    measured_on:str=None # The data and split of `results`; None: the card says that they are not known
 )->str: # Markdown with a head in YAML
     "A model card in the Hugging Face Hub's format"
     c = _check_card(model.card if card is None else card)
+    if measured_on is not None:
+        if not isinstance(measured_on, str): raise TypeError(f"measured_on: expected a string, or None, got {type(measured_on).__name__}")
+        if results is None: raise ValueError(f"measured_on: expected results that were measured there, got {measured_on!r} alone")
     s,f = model.settings,model.frontend
     tags = ['fastai','audio','audio-classification','spectrogram','specnorm_fastai']
     head = {'library_name':'specnorm_fastai', 'pipeline_tag':'audio-classification', **{k:c[k] for k in _head_keys if k in c and k!='tags'}, 'tags':[*tags, *(t for t in c.get('tags', []) if t not in tags)]}
@@ -685,8 +785,8 @@ def model_card(
          '## Front end and network', f"- Front end: {_md(f.extra_repr())}\n- Network: {net}, {n:,} weights, {model.precision}\n- Fingerprint: `{hashlib.sha256(json.dumps(s['fingerprint'], sort_keys=True).encode()).hexdigest()[:12]}`"]
     if model.stats is not None: p += ['## Statistics', '```\n'+str(model.stats)+'\n```']
     elif f.mean is not None: p += ['## Statistics', 'Mean and std were given as numbers; where they come from is not recorded here.']
-    if results is not None: p += ['## Results', _md_table(results)]
-    p += ['## Limits', *([c['limits']] if c.get('limits') else []), _caution,
+    if results is not None: p += ['## Results', _md_table(results), "On what data these were measured is not recorded here." if measured_on is None else f"Measured on {measured_on}."]
+    p += ['## Limits', *([c['limits']] if c.get('limits') else []), _caution, *([_unpadded] if model.clip_samples is None else []),
           '## Made with', ', '.join(f'{k} {v}' for k,v in s['versions'].items())]
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + '\n\n'.join(p) + '\n'
 
@@ -719,22 +819,22 @@ def predict_files(self:SpecModel,
     progress=True, # Show a progress bar, in a notebook or a terminal? Or a function of the files done and all files
     probs:bool=False, # A column for each class too, 'p_' before its name?
     errors:str='raise' # Files that cannot be used: 'raise' names them all, 'skip' notes why in a column `error`
-)->pd.DataFrame: # One row for each file: path, label, probability
+)->pd.DataFrame: # One row for each file: path, label, probability, and whether what was heard is digital silence
     "Labels of many files"
     if errors not in ('raise','skip'): raise ValueError(f"errors: expected 'raise' or 'skip', got {errors!r}")
     _count(1, bs=bs)
     files = _which(files)
-    ps,why,wait,cut = [None]*len(files),[None]*len(files),[],[]
+    ps,why,silent,wait,cut = [None]*len(files),[None]*len(files),[None]*len(files),[],[]
     if errors=='raise': why = [_try_file(audio_info, f)[1] for f in files]  # headers alone, before anything is computed
     if any(why): raise _unusable([*filter(None, why)], len(files))
     def flush():
         if wait and not (errors=='raise' and any(why)):
-            for (i,_),p in zip(wait, self._probs([c for _,c in wait])): ps[i] = p
+            for (i,_),(p,w) in zip(wait, self._answers([c for _,c in wait])): ps[i],why[i] = p,w
         wait.clear()
     for i,f in enumerate(_shown(files, progress, 'predicting')):
         c,why[i] = _try_file(self.clip, f)
         if c is not None:
-            wait.append((i,c))
+            wait.append((i,c)); silent[i] = _silent(c)
             if self.clip_samples is not None and (n:=audio_info(f))[0]>1.5*n[1]*self.clip_samples/self.sr: cut.append(f)
         if len(wait)>=bs or sum(c.numel() for _,c in wait)>_waiting: flush()
     flush()
@@ -742,15 +842,27 @@ def predict_files(self:SpecModel,
     if cut: warnings.warn(f"{len(cut)} of {len(files)} files are much longer than the {self.clip_samples/self.sr:g} s that this model hears, and of each only the middle was heard: {cut[0]}{', ...' if len(cut)>1 else ''}. "
                           "predict_long (specnorm-predict --hop) hears all")
     preds = [None if p is None else Prediction(self._label(p), p, self.vocab) for p in ps]
-    res = {'path':[str(f) for f in files], 'label':[p and p.label for p in preds], 'probability':[np.nan if p is None else p.probability for p in preds]}
+    res = {'path':[str(f) for f in files], 'label':[p and p.label for p in preds], 'probability':[np.nan if p is None else p.probability for p in preds], 'silent':[None if p is None else s for p,s in zip(ps, silent)]}
     if probs: res.update({f'p_{l}':[np.nan if p is None else p[k].item() for p in ps] for k,l in enumerate(self.vocab)})
     if errors=='skip': res['error'] = why
     return pd.DataFrame(res)
 
-def _try_file(f, x):
-    "`f(x)` and None, or None and why a file cannot be used"
-    try: return f(x),None
+def _try_file(do, f):
+    "`do(f)` and None, or None and why a file cannot be used"
+    try: return do(f),None
     except (ValueError,TypeError,OSError) as e: return None,str(e)
+    except Exception as e: return None,_failed(f, e)  # of the network, say
+
+def _failed(name, e): return f"{name}: {type(e).__name__}: {str(e).strip().partition(chr(10))[0]}"
+
+@patch
+def _answers(self:SpecModel, clips):
+    "Of each clip its probabilities and None, or None and why there are none; where a batch fails, its clips go one by one"
+    try: return [(p,None) for p in self._probs(clips)]
+    except Exception as e:
+        if len(clips)>1: return [a for c in clips for a in self._answers([c])]
+        name = _name(clips[0])
+        return [(None,str(e) if isinstance(e, ValueError) and name in str(e) else _failed(name, e))]
 
 # %% ../nbs/74_share.ipynb #c6155e3d
 _piece = 2**18  # samples that are read at once
@@ -766,20 +878,16 @@ def _file_pieces(path):
             yield b.T if scale is None else np.multiply(b.T, scale, dtype=np.float32, casting='unsafe')
         _check_whole(f, n, True)
 
-def _check_rate(old, new, n, name):
-    "What `Resample` says of a rate that would make far too many samples"
-    if new>100*old and n*new//old>2**27: raise ValueError(f"x: expected a sample rate nearer to {new} Hz, got {old} Hz in {name}; its {n} samples would become {n*new//old}")
-
 def _open_long(x, sr, new):
     "Pieces of a recording, its rate, channels and name"
     if isinstance(x, (str,os.PathLike)):
         if sr is not None: raise ValueError(f"sr: expected None with a file, which knows its rate, got {sr!r}")
         x = Path(x).expanduser()
         n,rate,ch = audio_info(x)
-        _check_rate(rate, new, n, x)
+        _check_rate(rate, new, n, x, name='x')
         return _file_pieces(x),rate,ch,str(x)
     a = _as_audio(x, sr)
-    _check_rate(a.sr, new, a.nsamples, _name(a))
+    _check_rate(a.sr, new, a.nsamples, _name(a), name='x')
     v = a.plain().numpy()
     return (v[:,i:i+_piece] for i in range(0, v.shape[1], _piece)),a.sr,a.nchannels,_name(a)
 
@@ -822,9 +930,11 @@ class LongPrediction:
         duration:float, # Of the recording in seconds
         windows:tuple, # Start of each window in seconds, (window,), and what the network said, (window, class)
         envelope=None, # Largest absolute sample values, evenly over time
-        name:str='' # Of the recording
+        name:str='', # Of the recording
+        silent=None # Which slices are digital silence, bool, (slice,); None: none of them
     ):
         self.probabilities,self.labels,self.vocab,self.hop,self.window,self.duration,self.windows,self.envelope,self.name = probabilities,labels,vocab,hop,window,duration,windows,envelope,name
+        self.silent = np.zeros(len(labels), bool) if silent is None else silent
     def __len__(self): return len(self.labels)
     @property
     def starts(self): "Start of each slice in seconds"; return np.arange(len(self))*self.hop
@@ -833,18 +943,19 @@ class LongPrediction:
     def _probability(self, i): return Prediction(self.labels[i], self.probabilities[i], self.vocab).probability
 
     def table(self,
-        merge:bool=False, # Neighbours of the same label as one row? Their probability is the mean over time
+        merge:bool=False, # Neighbours of the same label, both silent or neither, as one row? Their probability is the mean over time
         probs:bool=False # A column for each class too, 'p_' before its name?
-    )->pd.DataFrame: # start and end in seconds, label, probability
+    )->pd.DataFrame: # start and end in seconds, label, probability, and whether the slice itself is digital silence
         "What is heard when"
-        d = pd.DataFrame(dict(start=self.starts, end=self.ends, label=self.labels, probability=[self._probability(i) for i in range(len(self))]))
+        d = pd.DataFrame(dict(start=self.starts, end=self.ends, label=self.labels, probability=[self._probability(i) for i in range(len(self))], silent=self.silent))
         if probs: d = pd.concat([d, pd.DataFrame(self.probabilities.numpy().astype(float), columns=[f'p_{l}' for l in self.vocab])], axis=1)
         if not merge: return d
-        run = (d.label!=d.label.shift()).cumsum().rename('run')
+        run = ((d.label!=d.label.shift()) | (d.silent!=d.silent.shift())).cumsum().rename('run')
         long = d.end-d.start
-        means = d.drop(columns=['start','end','label']).mul(long, axis=0).groupby(run).sum().div(long.groupby(run).sum(), axis=0)
+        means = d.drop(columns=['start','end','label','silent']).mul(long, axis=0).groupby(run).sum().div(long.groupby(run).sum(), axis=0)
         g = d.groupby(run)
-        return pd.concat([g.agg(start=('start','first'), end=('end','last'), label=('label','first')), means], axis=1).reset_index(drop=True)
+        res = pd.concat([g.agg(start=('start','first'), end=('end','last'), label=('label','first')), means, g.silent.first()], axis=1).reset_index(drop=True)
+        return res[list(d)]
 
     def plot(self,
         k:int=6, # Classes to draw: those that are likeliest at some time
@@ -872,10 +983,10 @@ class LongPrediction:
 
     def __repr__(self):
         runs = self.table(merge=True)
-        said = ', '.join(f'{r.start:.1f}-{r.end:.1f} s {r.label}' for r in runs[:6].itertuples())
+        said = ', '.join(f"{r.start:.1f}-{r.end:.1f} s {'digital silence' if r.silent else r.label}" for r in runs[:6].itertuples())
         return f"LongPrediction: {self.duration:.1f} s in {len(self)} slices of {self.hop:g} s, {len(self.windows[0])} windows of {self.window:g} s ({said}{', ...' if len(runs)>6 else ''})"
 
-# %% ../nbs/74_share.ipynb #c486b267
+# %% ../nbs/74_share.ipynb #c486b2672
 @patch
 def _window_and_hop(self:SpecModel, window, hop):
     "Both in samples"
@@ -893,13 +1004,13 @@ def _window_and_hop(self:SpecModel, window, hop):
 
 # %% ../nbs/74_share.ipynb #cdb2bb16
 class _Envelope:
-    "The largest absolute value of every `k` samples"
-    def __init__(self, k): self.k,self.rest,self.res = k,np.zeros(0, np.float32),[]
+    "The largest value of every `k` samples, in each of so many rows"
+    def __init__(self, k, rows=1): self.k,self.rest,self.res = k,np.zeros((rows,0), np.float32),[]
     def __call__(self, p):
-        v = np.concatenate([self.rest, abs(p).max(0)])
-        n = len(v)//self.k*self.k
-        self.res.append(v[:n].reshape(-1, self.k).max(1)); self.rest = v[n:]
-    def finish(self): return np.concatenate([*self.res, *([[self.rest.max()]] if len(self.rest) else [])]).astype(np.float32)
+        v = np.concatenate([self.rest, p], 1)
+        n = v.shape[1]//self.k*self.k
+        self.res.append(v[:,:n].reshape(len(v), -1, self.k).max(2)); self.rest = v[:,n:]
+    def finish(self): return np.concatenate([*self.res, *([self.rest.max(1, keepdims=True)] if self.rest.size else [])], 1)
 
 @patch
 def predict_long(self:SpecModel,
@@ -914,7 +1025,7 @@ def predict_long(self:SpecModel,
     n,h = self._window_and_hop(window, hop)
     pieces,rate,ch,name = _open_long(x, sr, self.sr)
     self._check_channels(ch, name)
-    env,wait,starts,said = _Envelope(max(h//8, 1)),[],[],[]
+    env,ranges,wait,starts,said = _Envelope(max(h//8, 1)),_Envelope(h, 2*(1 if self.frontend.mono else ch)),[],[],[]
     def add(at, a):
         starts.append(at); wait.append(AudioTensor(torch.from_numpy(a.copy()), sr=self.sr, fn=name))
         if len(wait)>=bs: flush()
@@ -922,7 +1033,7 @@ def predict_long(self:SpecModel,
         if wait: said.append(self._probs(wait).numpy()); wait.clear()
     buf,base,nxt = None,0,0  # base: place of the first sample in buf; nxt: that of the next window
     for p in _at_rate(pieces, rate, self.sr, ch, self.frontend.mono):
-        env(p)
+        env(abs(p).max(0, keepdims=True)); ranges(np.concatenate([p,-p]))
         buf = p if buf is None else np.concatenate([buf, p], 1)
         end = base+buf.shape[1]
         while nxt+n<=end: add(nxt, buf[:,nxt-base:nxt-base+n]); nxt += h
@@ -935,7 +1046,8 @@ def predict_long(self:SpecModel,
     flush()
     starts,said = np.array(starts),np.concatenate(said)
     p = torch.from_numpy(_merge_windows(starts, said, n, h, total))
-    return LongPrediction(p, [self._label(o) for o in p], self.vocab, h/self.sr, n/self.sr, total/self.sr, (starts/self.sr,torch.from_numpy(said)), env.finish(), name)
+    hi,lo = np.split(ranges.finish(), 2)
+    return LongPrediction(p, [self._label(o) for o in p], self.vocab, h/self.sr, n/self.sr, total/self.sr, (starts/self.sr,torch.from_numpy(said)), env.finish()[0], name, (hi==-lo).all(0))
 
 # %% ../nbs/74_share.ipynb #c61a9495
 class _Pool1(nn.Module):
@@ -955,8 +1067,7 @@ class _Answer(nn.Module):
         super().__init__()
         self.frontend,self.model = deepcopy(model.frontend),_plain_pools(deepcopy(model.model).to(memory_format=torch.contiguous_format))
         self.task = model.task
-        for m in self.frontend.modules():
-            if isinstance(m, _SpecPipe): m.exact = True  # as in SpecFrontend.to_onnx
+        _exact(self.frontend)
     def forward(self, x): return _activate(self.model(self.frontend(x)), self.task)
 
 _onnx_tol = 1e-3
@@ -979,10 +1090,7 @@ def to_onnx(self:SpecModel,
     fn # Target file
 )->Path: # `fn`
     "Write front end and network as ONNX, whole or not at all: input 'waveform' (batch, channel, time), output 'probabilities' (batch, class)"
-    try: import onnx,onnxscript
-    except ImportError as e: raise ImportError(f"to_onnx needs {e.name}: pip install 'specnorm_fastai[onnx]'") from None
-    fn = Path(os.path.expanduser(fn))
-    if not fn.parent.is_dir(): raise FileNotFoundError(f"fn: no such folder: {fn.parent}")
+    fn = _onnx_target(fn)
     f,Dim = self.frontend,torch.export.Dim
     _check_export(f)
     fixed = self.resize is not None  # its padding is not that of the front end: clips must come at full length
@@ -990,15 +1098,14 @@ def to_onnx(self:SpecModel,
     n = self.clip_samples or max(self.sr, least+1)
     x = torch.rand(2, self.channels, n if fixed else max(n, least+1), generator=torch.Generator().manual_seed(0))-.5
     dims = {0:Dim('batch', min=1)} if fixed else {0:Dim('batch', min=1), 2:Dim('time', min=least)}
-    with torch.no_grad(),warnings.catch_warnings():
-        warnings.filterwarnings('ignore', category=FutureWarning); warnings.filterwarnings('ignore', category=DeprecationWarning)
+    net = type(self.model).__name__
+    with _exporting():
         try: prog = torch.export.export(_Answer(self).cpu().eval(), (x,), dynamic_shapes={'x':dims}, strict=False, prefer_deferred_runtime_asserts_over_guards=True)
-        except Exception as e: raise ValueError(f"to_onnx: torch.export cannot trace this {type(self.model).__name__} for any batch size{'' if fixed or self.clip_samples else ' and clip length'}: {str(e).strip().splitlines()[0]}") from e
-        try: onx = torch.onnx.export(prog, dynamo=True, input_names=['waveform'], output_names=['probabilities'], verbose=False).model_proto
-        except torch.onnx.OnnxExporterError as e: raise ValueError(f"to_onnx: ONNX has no form of this {type(self.model).__name__}: {str(e.__cause__ or e).strip().splitlines()[0]}") from e
+        except Exception as e: raise ValueError(f"to_onnx: torch.export cannot trace this {net} for any batch size{'' if fixed or self.clip_samples else ' and clip length'}: {str(e).strip().splitlines()[0]}") from e
+    try: write = _to_onnx(prog, 'probabilities', ('batch','class'))
+    except torch.onnx.OnnxExporterError as e: raise ValueError(f"to_onnx: ONNX has no form of this {net}: {str(e.__cause__ or e).strip().splitlines()[0]}") from e
     facts = dict(sample_rate=self.sr, channels=self.channels, labels=self.vocab, task=self.task, threshold=self.threshold, least_samples=n if fixed else least, clip_samples=self.clip_samples, fingerprint=f.fingerprint)
-    onnx.helper.set_model_props(onx, {k:v if isinstance(v, str) else json.dumps(v) for k,v in facts.items()})
     with _whole_file(fn) as tmp:
-        onnx.save(onx, tmp)
+        write(tmp, facts)
         self._check_onnx(tmp, n)
     return fn

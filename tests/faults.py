@@ -8,8 +8,8 @@ import torch
 if __name__!='__main__' and multiprocessing.current_process().name!='MainProcess': torch.set_num_threads(1)
 
 from fastai.data.core import Datasets,TfmdDL
-from specnorm_fastai.all import (AudioCache,AudioConfig,AudioTensor,AudioToSpec,SpecFrontend,SpecStats,StatsRecorder,audio_info,collect_stats,compare,
-                                 preprocess_audio_folder,synthetic_audio)
+from specnorm_fastai.all import (AudioCache,AudioConfig,AudioTensor,AudioToSpec,SpecFrontend,SpecModel,SpecStats,StatsRecorder,audio_info,collect_stats,compare,
+                                 load_spec_model,preprocess_audio_folder,small_cnn,synthetic_audio)
 from specnorm_fastai.data import AudioDL
 
 ctx = multiprocessing.get_context('forkserver')
@@ -240,7 +240,34 @@ def kill_exporting(folder, rounds):
         end = outcome(save_onnx, folder); _need(end[0]=='done' and _whole(folder/'front.onnx')==nodes, f'{end}')
     return r.n
 
-kills = dict(save=kill_saving, cache=kill_filling, preprocess=kill_preprocessing, compare=kill_comparing, to_onnx=kill_exporting)
+def _models():
+    "Two models, each the same in every process, the second one without statistics"
+    for k in range(2):
+        torch.manual_seed(k); stats = _some_stats(n_fft=256)
+        front = SpecFrontend(AudioConfig.BasicSpectrogram(n_fft=256, hop_length=128), 16000, stats if k==0 else (0.,1.), axes='frequency')
+        yield SpecModel(front, small_cnn(3, width=16), list('abc'), stats=stats if k==0 else None)
+
+def _save_models(to):
+    both = [*_models()]
+    for k in range(10**9): both[k%2].save(to)
+
+def kill_saving_models(folder, rounds):
+    "The folder holds the old model or the new one, whole, and the next save tidies up"
+    x = torch.rand(16000, generator=torch.Generator().manual_seed(0))-.5
+    both = [*_models()]; want = [m.predict(x, 16000).probabilities for m in both]
+    _need(not torch.equal(*want), 'both models are the same')
+    r,to = Rounds(rounds, 1.5),folder/'model'
+    both[0].save(to); (to/'notes.txt').write_text('mine')
+    for k in r:
+        r.kill(_save_models, to)
+        p = load_spec_model(to).predict(x, 16000).probabilities
+        _need(any(torch.equal(p, w) for w in want), 'another model')
+        both[k%2].save(to)
+        _need(torch.equal(load_spec_model(to).predict(x, 16000).probabilities, want[k%2]), 'not saved')
+        _need({f.name for f in to.iterdir()}=={'notes.txt','README.md','preprocess.json','model.safetensors',*(['stats.safetensors'] if k%2==0 else [])} and len([*folder.iterdir()])==1, 'something was left')
+    return r.n
+
+kills = dict(save=kill_saving, save_spec_model=kill_saving_models, cache=kill_filling, preprocess=kill_preprocessing, compare=kill_comparing, to_onnx=kill_exporting)
 
 # workers that die
 

@@ -13,6 +13,7 @@ PROMISES = {
     'full disk': ('An `OSError` or `ValueError` that names the file; no part of a file and no temporary one is left', 'test_a_full_disk_is_an_error_and_no_part_of_a_file'),
     'closed folder': ('An `OSError` or `ValueError` that names the place; nothing is written', 'test_a_folder_that_cannot_be_written_is_an_error_that_names_it'),
     'kill -9, save': ('The statistics file is the old or the new one, whole', _killed),
+    'kill -9, save_spec_model': ('The folder holds the old model or the new one, whole; the next save tidies up', _killed),
     'kill -9, cache': ('The cache opens, what it gives is right, and the next `fill` completes it', _killed),
     'kill -9, preprocess': ('Every file that is there is whole, and the next call completes the folder', _killed),
     'kill -9, compare': ('No finished run is lost; the same call goes on, to the same table', _killed),
@@ -57,7 +58,7 @@ def faulted(rounds, only=None):
         r['how'] += [str(a) for a in args] if not name.startswith('kill') else []
         print(f'{name} {args}: {r["rounds"]} rounds', flush=True)
     for w in faults.writers: do('full disk', faults.full_disk, w); do('closed folder', faults.read_only, w)
-    for k,f in faults.kills.items(): do(f'kill -9, {k}', f, rounds if k in ('save','cache','preprocess') else max(2, rounds//8))
+    for k,f in faults.kills.items(): do(f'kill -9, {k}', f, rounds if k in ('save','save_spec_model','cache','preprocess') else max(2, rounds//8))
     for _ in range(max(1, rounds//10)):
         for how in ('exit','SIGKILL','SIGSEGV'):
             for kind in ('plain','persistent','statistics'): do('a worker dies', faults.worker_dies, how, kind)

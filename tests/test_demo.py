@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, soundfile as sf, torch
 from specnorm_fastai.core import AudioTensor,get_audio_files
 from specnorm_fastai.data import AudioPadType,DownmixMono,Resample,ResizeSignal
-from specnorm_fastai.demo import ClipLog,SpecDemo,analyse,clip_deviation,demo_page,describe_clip,drift_html,prediction_html,read_clip,spec_figure,stats_figure,wave_figure,ways_figure,main
+from specnorm_fastai.demo import ClipLog,SpecDemo,analyse,clip_deviation,demo_page,describe_clip,drift_html,missing_ways,prediction_html,read_clip,spec_figure,stats_figure,wave_figure,ways_figure,main
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.frontend import SpecFrontend
 from specnorm_fastai.learner import spec_model
@@ -222,12 +222,57 @@ def test_real_clips_are_described(esc10, fsdd):
             res = analyse(f, SpecDemo())
             assert len(res['ways'])==10 and 'alert' not in res['message']
 
-@pytest.mark.parametrize('argv,want', [(['nowhere'],'path: no such folder: nowhere'), (['--stats','no.json'],'no such statistics file: no.json'), (['--port','0'],'--port: expected a number from 1 to 65535, got 0'),
-    (['--max-seconds','-1'],'--max-seconds: expected a number above 0, got -1'), (['--max-mb','nan'],'--max-mb: expected a number above 0, got nan')])
-def test_wrong_arguments_are_one_message(argv, want, capsys):
+@pytest.mark.parametrize('argv,want', [(['nowhere'],'path: no such folder: nowhere'), (['--stats','no.json'],'no such statistics file: no.json'), (['--host','no.such.host.invalid'],"--host: no such address: 'no.such.host.invalid'"), (['--host','192.0.2.1'],"--host: cannot listen on '192.0.2.1'")])
+def test_what_is_wrong_is_one_message(argv, want, capsys):
     assert main(argv)==1
     err = capsys.readouterr().err
     assert f'specnorm-demo: error: {want}' in err and 'Traceback' not in err
+
+@pytest.mark.parametrize('argv,want', [(['--port','0'],"--port: expected a number from 1 to 65535, got '0'"), (['--port','x'],"--port: expected"), (['--port','65536'],'--port: expected'), (['--max-seconds','-1'],"--max-seconds: expected a number above 0, got '-1'"),
+    (['--max-mb','nan'],"--max-mb: expected a number above 0, got 'nan'"), (['--threshold','-1'],"--threshold: expected a number of std, 0 or more, got '-1'"), (['--threshold','inf'],'--threshold: expected')])
+def test_bad_values_end_as_those_of_argparse(argv, want, capsys):
+    with pytest.raises(SystemExit) as e: main(argv)
+    assert e.value.code==2 and f'specnorm-demo: error: argument {want}' in capsys.readouterr().err
+
+def test_a_taken_port_is_named_with_another_one(capsys):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen(); port = s.getsockname()[1]
+        assert main(['--port', str(port)])==1
+    err = capsys.readouterr().err
+    assert f'specnorm-demo: error: --port: {port} is taken by another program' in err and f'--port {port+1 if port<65535 else 7860}' in err and 'GRADIO' not in err
+
+def test_ways_that_the_statistics_cannot_give_are_not_offered(files, stats):
+    gr = pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
+    tfms = [Resample(16000), DownmixMono(), AudioToSpec.from_cfg(cfg)]
+    plain = SpecDemo(stats=collect_stats(files[20:60], tfms=tfms, quantiles=False))
+    cepstra = SpecDemo(stats=collect_stats(files[20:60], tfms=[Resample(16000), DownmixMono(), AudioToMFCC(n_mfcc=13, melkwargs=dict(n_fft=512, n_mels=32))]))
+    assert missing_ways(SpecDemo(stats=stats))==missing_ways(SpecDemo())=={} and list(missing_ways(plain))==['robust'] and list(missing_ways(cepstra))==['db_max','pcen']
+    for demo,gone in ((plain,['robust']),(cepstra,['db_max','pcen']),(SpecDemo(stats=stats),[])):
+        blocks = demo_page(demo).blocks.values()
+        radio = next(b for b in blocks if isinstance(b, gr.Radio))
+        keys = [k for _,k in radio.choices]
+        assert not set(keys)&set(gone) and len(keys)+len(gone)==10 and radio.value=='global'
+        note = [b.value for b in blocks if isinstance(b, gr.HTML) and b.elem_id=='sn-missing']
+        assert len(note)==bool(gone) and all(why in note[0].replace('&#x27;', "'") for why in missing_ways(demo).values())
+
+def test_the_threshold_of_drift_is_that_which_is_given(files, stats):
+    demo,said = SpecDemo(stats=stats),[]
+    for threshold in (0.,.1,50.):
+        log = ClipLog(stats)
+        for f in files[:19]: log.add(describe_clip(AudioTensor(read_clip(f)*.05), demo))
+        said.append(bool(log.add(describe_clip(AudioTensor(read_clip(files[19])*.05), demo), threshold)))
+        assert f"21 different clips so far: {'DRIFT' if said[-1] else 'no drift shown'}" in analyse(files[0], demo, log, threshold=threshold)['drift']
+    assert said==[True,True,False]
+    for v in (-1, float('nan'), True, 'x'):
+        with pytest.raises(ValueError, match='threshold: expected a number of std, 0 or more'): demo_page(threshold=v)
+        with pytest.raises(ValueError, match='threshold: expected a number of std, 0 or more'): analyse(files[0], demo, threshold=v)
+
+def test_a_prediction_of_silence_says_so(tmp_path, model):
+    x = tone(40000); x[8000:-8000] = 0
+    sf.write(tmp_path/'gap.wav', x, 16000)
+    assert 'digital silence' in analyse(tmp_path/'gap.wav', SpecDemo(model))['prediction']
+    sf.write(tmp_path/'full.wav', tone(40000), 16000)
+    assert 'silence' not in analyse(tmp_path/'full.wav', SpecDemo(model))['prediction']
 
 def test_without_gradio_the_message_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gradio', None)

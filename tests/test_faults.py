@@ -14,7 +14,7 @@ def test_a_full_disk_is_an_error_and_no_part_of_a_file(name, tmp_path): faults.f
 @pytest.mark.parametrize('name', KINDS)
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(name, tmp_path): faults.read_only(tmp_path, name)
 
-@pytest.mark.parametrize('what,rounds', [('save',8), ('cache',4), ('preprocess',3), ('compare',1), ('to_onnx',1)])
+@pytest.mark.parametrize('what,rounds', [('save',8), ('save_spec_model',6), ('cache',4), ('preprocess',3), ('compare',1), ('to_onnx',1)])
 def test_killed_at_any_moment(what, rounds, tmp_path): assert faults.kills[what](tmp_path, rounds)==rounds
 
 def test_rounds_count_only_calls_that_were_killed_and_fail_without_one(monkeypatch):

@@ -1,5 +1,5 @@
 "SpecFrontend against the fastai pipeline; saved, exported, in ONNX, from DataLoaders, in pieces"
-import copy,functools,json,pickle,subprocess,sys,warnings
+import copy,functools,json,pickle,re,subprocess,sys,warnings
 import numpy as np,pytest,torch
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,IndexSplitter,Transform
 from fasttransform.transform import Pipeline
@@ -202,13 +202,21 @@ def test_onnx_tells_how_it_was_made(onnx):
     p = {p.key:p.value for p in o.load(onnx[0]/'power.onnx').metadata_props}; assert p['units']=='power'
     assert sorted(f.name for f in onnx[0].glob('*.onnx*'))==sorted(f'{k}.onnx' for k in onnx[1])  # nothing beside it
 
+def test_onnx_dims_have_names_that_say_what_they_are(onnx):
+    import onnx as o
+    for k,f in onnx[1].items():
+        g = o.load(onnx[0]/f'{k}.onnx').graph
+        dims = {v.name:[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*g.input,*g.output,*g.value_info)}
+        assert dims['waveform']==['batch',2 if k=='stereo' else 1,'time'] and dims['features'][0]=='batch' and dims['features'][2:]==[f.n_rows,'frame'], k
+        assert not [d for v in dims.values() for d in v if isinstance(d, str) and re.search(r'\bs\d+', d)], k
+
 def test_onnx_target_must_have_a_folder(tmp_path):
     for m in ('onnx','onnxscript'): pytest.importorskip(m)
     with pytest.raises(FileNotFoundError, match='no such folder'): made('Mel')[0].to_onnx(tmp_path/'none'/'f.onnx')
 
 def test_onnx_packages_are_named_where_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
-    with pytest.raises(ImportError, match=r"specnorm_fastai\[onnx\]"): made('Mel')[0].to_onnx(tmp_path/'f.onnx')
+    with pytest.raises(ImportError, match='to_onnx needs onnx: pip install onnx onnxscript'): made('Mel')[0].to_onnx(tmp_path/'f.onnx')
 
 # ---- from DataLoaders
 

@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np,pandas as pd,pytest,soundfile as sf,soxr,torch,yaml
 from fastai.callback.core import Callback
 from fastai.data.all import CategoryBlock,ColReader,DataBlock,MultiCategoryBlock,RegressionBlock,Transform,set_seed
-from fastai.learner import Learner,load_learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.learner import load_learner
 from torch import nn
 
 from specnorm_fastai import share
 from specnorm_fastai.augment import AddNoise,CropTime,Delta,MaskFreq,SignalMixUp,TfmResize
-from specnorm_fastai.core import AudioTensor,get_audio_files
+from specnorm_fastai.core import AudioTensor
 from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,DownmixMono,RemoveSilence,Resample,ResizeSignal,audio_table
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
 from specnorm_fastai.frontend import SpecFrontend
-from specnorm_fastai.learner import small_cnn,spec_learner,spec_model
+from specnorm_fastai.learner import small_cnn,spec_learner
 from specnorm_fastai.share import Prediction,SpecModel,load_spec_model,model_card,save_spec_model
 from specnorm_fastai.specstats import SpecStats
 from specnorm_fastai.transforms import AudioNormalize,SpecNormalize
@@ -162,6 +161,64 @@ def test_what_cannot_be_carried_is_refused(few, learn):
     with pytest.raises(ValueError, match='predicts numbers has no labels'): SpecModel.from_learner(spec_learner(dls, small))
     with pytest.raises(TypeError, match='expected a Learner, got str'): SpecModel.from_learner('learn')
 
+def test_truth_values_are_no_labels(few, monkeypatch):
+    learn = made(few.assign(category=few.category=='hiss'))
+    monkeypatch.setattr(share, 'deepcopy', None)  # before anything is copied or read
+    with pytest.raises(ValueError, match="vocab: expected labels that are strings or numbers, got False: .*'bird' for True"): SpecModel.from_learner(learn)
+
+def test_digital_silence_is_told_of(folder, model, clips, tmp_path, capsys):
+    from specnorm_fastai.cli import predict
+    for x in (np.zeros(16000), np.full(16000, .25), np.zeros((2,16000)), np.r_[np.ones(2000), np.zeros(16000), np.ones(2000)]):
+        p = model.predict(x, 16000); assert p.silent and 'DIGITAL SILENCE' in repr(p)  # of the last one it hears the middle
+    for x in (np.full(16000, 1e-8)*np.r_[np.ones(8000), -np.ones(8000)], clips[0]): p = model.predict(x, None if x is clips[0] else 16000); assert not p.silent and 'SILENCE' not in repr(p)
+    sf.write(mute:=tmp_path/'mute.wav', np.zeros(20000), 16000)
+    assert model.predict_files([clips[0],mute]).silent.tolist()==[False,True]
+    assert predict([str(folder), str(clips[0]), str(mute), '--out', str(tmp_path/'o.json')])==0
+    assert [r['silent'] for r in json.loads((tmp_path/'o.json').read_text())]==[False,True] and '1 of 2 files are digital silence' in capsys.readouterr().err
+    assert predict([str(folder), str(clips[0]), str(mute)])==0
+    assert [l.split(',')[3] for l in capsys.readouterr().out.split()]==['silent','False','True']
+
+@pytest.mark.parametrize('sr', [16000,8000])
+def test_silent_slices_of_a_recording_are_told_of(folder, model, tmp_path, capsys, monkeypatch, sr):
+    from specnorm_fastai.cli import predict
+    monkeypatch.setattr(share, '_piece', 3001)
+    x = np.random.default_rng(0).normal(size=(4*sr,2))*.1; x[sr:3*sr] = 0
+    sf.write(f:=tmp_path/'gap.wav', x, sr, subtype='FLOAT')
+    r = model.predict_long(f, hop=.25)
+    want = np.zeros(16, bool); want[4:12] = True
+    if sr!=16000: want[[4,11]] = r.silent[[4,11]]  # what rings there is of the resampler
+    assert r.silent.tolist()==want.tolist()==r.table().silent.tolist() and 'digital silence' in repr(r)
+    m = r.table(merge=True); assert m.silent.sum()>=1 and np.isclose((m.end-m.start)[m.silent].sum(), want.sum()*.25)
+    assert predict([str(folder), str(f), '--hop', '.25', '--out', str(tmp_path/'o.csv')])==0
+    assert pd.read_csv(tmp_path/'o.csv').silent.tolist()==want.tolist() and '1 of 1 files hold digital silence' in capsys.readouterr().err
+
+class Moody(nn.Module):
+    "Fails where something loud is in the batch"
+    def __init__(self, how): super().__init__(); self.how,self.seen = how,0
+    def forward(self, x):
+        self.seen += 1
+        loud = x.amax((1,2,3))>30
+        if self.how=='nan': return torch.where(loud[:,None], torch.nan, x.new_zeros(len(x), 2))
+        if loud.any(): raise self.how('no kernel\nfor this')
+        return x.new_zeros(len(x), 2)
+
+@pytest.mark.parametrize('how,what', [(RuntimeError,'RuntimeError: no kernel$'), (MemoryError,'MemoryError: no kernel$'), (IndexError,'IndexError: no kernel$'), ('nan','NaN or Inf for')], ids=str)
+def test_a_file_on_which_the_network_fails_leaves_the_others_their_answers(tmp_path, capsys, how, what):
+    import specnorm_fastai.cli as cli
+    files = []
+    for k,gain in enumerate((.01,1.,.01,1.,.01)): sf.write(tmp_path/f'{k}.wav', np.random.default_rng(k).uniform(-.9, .9, 8000)*gain, 16000); files.append(tmp_path/f'{k}.wav')
+    m = SpecModel(SpecFrontend(AudioConfig.BasicMelSpectrogram(n_fft=512, n_mels=20, top_db=None), 16000, clip_samples=8000), Moody(how), ['a','b'])
+    for bs in (1,3,32):
+        t = m.predict_files(files, bs=bs, errors='skip', progress=False)
+        assert t.error.notna().tolist()==t.probability.isna().tolist()==t.silent.isna().tolist()==[False,True,False,True,False]
+        assert t.error.str.contains(what).sum()==2 and all(str(files[k]) in t.error[k] for k in (1,3)) and t.label[[0,2,4]].tolist()==['a']*3
+    with pytest.raises(ValueError, match='files: [12] of 5 cannot be used:(.|\n)*1.wav'): m.predict_files(files, bs=2, progress=False)
+    with pytest.MonkeyPatch.context() as mp:
+        mp.setattr(share, 'load_spec_model', lambda p: m)
+        for more in ([],['--hop','.25']):
+            assert cli.predict(['model', *map(str, files), *more, '--skip-errors', '--out', str(tmp_path/'o.csv')])==3
+            t = pd.read_csv(tmp_path/'o.csv'); assert t.path[t.error.notna()].tolist()==[str(files[1]),str(files[3])] and '2 of 5 files' in capsys.readouterr().err
+
 def test_parts_that_do_not_fit_are_refused(model):
     f,m = model.frontend,model.model
     for kw,what in ((dict(vocab=['a']),None), (dict(vocab=['a','a']),'more than once'), (dict(vocab='ab'),'expected labels'), (dict(vocab=[b'a']),'strings or numbers'), (dict(task='x'),'task'), (dict(threshold=2),'threshold'), (dict(precision='int8'),'precision'), (dict(channels=0),'channels'), (dict(resize=3),'resize')):
@@ -229,7 +286,7 @@ def _set(*path):
     (_set('network','name','smal'),"no network 'smal'"), (_set('network','kwargs',{'checkpoint_path':'x.pth'}),'checkpoint_path.*not taken from a file'), (_set('network',['small']),'network: expected name'), (_set('network','kwargs',{'width':5}),'weights do not fit'),
     (_set('frontend','kind','eval'),'kind: expected'), (_set('frontend','settings','window_fn',{'window':'os.system'}),'a window'), (_set('frontend','then',[{'name':'Evil'}]),"a transform 'Evil'"), (_set('frontend','waveform_norm',{'name':'Evil'}),'waveform_norm'),
     (_set('frontend','settings','n_mels',21),'do not fit a spectrogram|belong to another pipeline'), (_set('frontend','settings','hop_length',80),'belong to another pipeline(.|\n)*hop_length: 160'), (_set('frontend','sr',8000),'belong to another pipeline'),
-    (_set('fingerprint','n_mels',3),'another one in this version(.|\n)*n_mels'), (_set('labels',['a']),'expected 1 outputs'), (_set('labels',None),'preprocess.json'), (_set('files',{'../x':'0'}),'files: expected'), (_set('frontend','mean','data',[1.]),'preprocess.json'), (_set('frontend',{}),'preprocess.json: KeyError')], ids=lambda o: 'changed' if callable(o) else None)
+    (_set('fingerprint','n_mels',3),'another one in this version(.|\n)*n_mels'), (_set('labels',['a']),'expected 1 outputs'), (_set('labels',None),'preprocess.json'), (_set('files',{'../x':'0'}),'files: expected'), (_set('files',{}),'files: expected the digest of model.safetensors'), (_set('frontend','mean','data',[1.]),'preprocess.json'), (_set('frontend',{}),'preprocess.json: KeyError')], ids=lambda o: 'changed' if callable(o) else None)
 def test_folders_that_cannot_be_are_named(folder, tmp_path, change, what):
     with pytest.raises(ValueError, match=what) as e: load_spec_model(edited(folder, tmp_path/'m', change))
     assert str(tmp_path/'m') in str(e.value)
@@ -252,35 +309,109 @@ def test_statistics_of_another_pipeline_are_refused(few, folder, tmp_path):
     other = SpecModel.from_learner(made(few, batch_tfms=[AudioNormalize(), mel(hop_length=200), SpecNormalize(axes='frequency')]))
     with pytest.raises(ValueError, match='belong to another pipeline(.|\n)*hop_length: 200'): load_spec_model(edited(folder, tmp_path/'m', stats_safetensors=other.stats.save))
 
+def test_statistics_that_the_front_end_does_not_normalize_by_are_refused(few, learn, model, folder, tmp_path):
+    other = SpecModel.from_learner(made(few[:30]))
+    both = r'stats: the front end normalizes by mean .* std .*, these statistics have mean .* std'
+    with pytest.raises(ValueError, match=f'preprocess.json: {both}') as e: load_spec_model(edited(folder, tmp_path/'m', stats_safetensors=other.stats.save))
+    assert all(share.span(v) in str(e.value) for v in (model.frontend.mean,model.frontend.std,other.stats.mean,other.stats.std))
+    for k in ('mean','std'):
+        with pytest.raises(ValueError, match=both): load_spec_model(edited(folder, tmp_path/k, lambda d: d['frontend'][k]['data'].__setitem__(3, 4.)))
+    with pytest.raises(ValueError, match=both): SpecModel(model.frontend, model.model, model.vocab, stats=other.stats)
+    assert SpecModel(model.frontend, model.model, model.vocab, stats=model.stats).stats is model.stats
+    behind = SpecModel.from_learner(made(few, batch_tfms=[mel(), SpecNormalize(), FillFrames(0.)]))  # where it does not stand last
+    assert behind.frontend.mean is None
+    with pytest.raises(ValueError, match=both): SpecModel(behind.frontend, behind.model, behind.vocab, stats=other.stats)
+
 def test_statistics_used_unchecked_stay_so(few, clips, tmp_path):
     stats = SpecModel.from_learner(made(few)).stats
     learn = made(few, batch_tfms=[AudioNormalize(), mel(hop_length=200), SpecNormalize.from_stats(stats, axes='frequency', unchecked=True)])
     again = load_spec_model(save_spec_model(learn, tmp_path/'m')); assert again.unchecked and again.stats is not None
     close(again.predict(clips[0]).probabilities, answers(learn, clips[:1])[0], 1e-4)
 
-def test_saving_is_whole_or_not_at_all(few, model, clips, tmp_path, monkeypatch):
-    "Whatever step fails, what stands there loads as the old one or the new one, or says that it is not whole"
-    new = SpecModel.from_learner(made(few, batch_tfms=[mel(), SpecNormalize(3., 9.)])); sound = [m.predict(clips[0]).probabilities for m in (model,new)]
-    to,real = tmp_path/'m',os.replace
-    for step in range(1,5):
-        model.save(to); (to/'notes.txt').write_text('mine'); done = []
-        def replace(a, b):
-            if str(to) in str(b): done.append(b)
-            if len(done)==step: raise OSError('disk full')
-            return real(a, b)
-        with monkeypatch.context() as m:
-            m.setattr(os, 'replace', replace)
-            if step<=3+(new.stats is not None):
-                with pytest.raises(OSError, match='disk full'): new.save(to)
-        try: got = load_spec_model(to).predict(clips[0]).probabilities
-        except FileNotFoundError as e: assert 'no whole SpecModel' in str(e)
-        else: assert any(torch.equal(got, s) for s in sound)
-        assert (to/'notes.txt').read_text()=='mine' and sorted(f.name for f in tmp_path.iterdir())==['m']
-    new.save(to); assert torch.equal(load_spec_model(to).predict(clips[0]).probabilities, sound[1]) and not (to/'stats.safetensors').exists()
+STEPS = ('mkdir','chmod','rename','replace','link','unlink','rmdir','open')
+
+def _killed_at(step, save):
+    "A process that ends, as by kill -9, before its `step`-th change of a disk; True where it got that far"
+    if pid:=os.fork(): return os.waitpid(pid, 0)[1]!=0
+    done = 0
+    def count(f):
+        def g(*args, **kwargs):
+            nonlocal done
+            done += 1
+            if done==step: os._exit(9)
+            return f(*args, **kwargs)
+        return g
+    for n in STEPS: setattr(os, n, count(getattr(os, n)))
+    try: save(); os._exit(0)
+    except BaseException: os._exit(5)
+
+@pytest.fixture(scope='module')
+def two(few, model, clips):
+    "Two models that answer otherwise, the second one without statistics, and what tells which one a folder holds"
+    new = SpecModel.from_learner(made(few, batch_tfms=[mel(), SpecNormalize(3., 9.)]))
+    sound = [m.predict(clips[0]).probabilities for m in (model,new)]
+    assert new.stats is None and not torch.equal(*sound)
+    def which(d): p = load_spec_model(d).predict(clips[0]).probabilities; return [torch.equal(p, s) for s in sound].index(True)
+    return model,new,which
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+@pytest.mark.parametrize('old', [0,1])
+def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(two, tmp_path, old):
+    "At every change of the disk; the next save tidies up, and other files are left alone"
+    *models,which = two
+    seen,step,to = [],0,tmp_path/'m'
+    while step<200:
+        step += 1
+        models[old].save(to); (to/'notes.txt').write_text('mine'); (to/'.git').mkdir(exist_ok=True)
+        if not _killed_at(step, lambda: models[1-old].save(to)): break
+        seen.append(which(to))
+        assert (to/'notes.txt').read_text()=='mine'
+    assert step>20 and which(to)==1-old and seen==sorted(seen, reverse=bool(old)) and set(seen)=={0,1}  # once it is the new one, it stays
+    models[old].save(to)
+    assert which(to)==old and sorted(f.name for f in to.iterdir())==sorted(['.git','notes.txt','README.md','model.safetensors','preprocess.json',*['stats.safetensors'][:1-old]])
+    assert [f.name for f in tmp_path.iterdir()]==['m']
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_who_loads_while_it_is_saved_over_gets_the_old_model_or_the_new_one(two, tmp_path):
+    *models,which = two
+    to = models[0].save(tmp_path/'m')
+    if not (pid:=os.fork()):
+        try:
+            for k in range(40): models[k%2].save(to)
+            os._exit(0)
+        except BaseException: os._exit(1)
+    seen = []
+    while not (end:=os.waitpid(pid, os.WNOHANG))[0]: seen.append(which(to))
+    assert end[1]==0 and {0,1}==set(seen)
+
+def test_a_disk_without_links_is_saved_to(two, tmp_path, monkeypatch):
+    *models,which = two
+    to = models[0].save(tmp_path/'m')
+    with monkeypatch.context() as m:
+        m.setattr(os, 'link', lambda *a: (_ for _ in ()).throw(OSError('no links')))
+        models[1].save(to)
+    assert which(to)==1 and sorted(f.name for f in to.iterdir())==['README.md','model.safetensors','preprocess.json']
+
+def test_a_save_that_fails_leaves_what_was_there(two, tmp_path, monkeypatch):
+    *models,which = two
+    to = models[0].save(tmp_path/'m')
     with monkeypatch.context() as m:
         m.setattr(share, 'model_card', lambda *a: 1/0)
-        with pytest.raises(ZeroDivisionError): model.save(tmp_path/'fresh')
-    assert not (tmp_path/'fresh').exists() and sorted(f.name for f in tmp_path.iterdir())==['m']
+        for d in (tmp_path/'fresh',to):
+            with pytest.raises(ZeroDivisionError): models[1].save(d)
+    assert which(to)==0 and [f.name for f in tmp_path.iterdir()]==['m'] and not list(to.glob('.*'))
+
+def test_a_link_in_a_folder_leads_no_save_elsewhere(two, tmp_path):
+    *models,which = two
+    other,to = models[1].save(tmp_path/'other'),models[0].save(tmp_path/'m')
+    for n in ('.specnorm-next','.specnorm-x'): (to/n).symlink_to(other)
+    assert which(to)==0 and which(models[0].save(to))==0 and which(other)==1 and not list(to.glob('.*'))
+
+def test_what_a_first_save_left_behind_is_named(model, tmp_path):
+    d = model.save(tmp_path/'m')
+    os.rename(d, tmp_path/'.specnorm-m-abc')
+    with pytest.raises(FileNotFoundError, match='no such folder(.|\n)*a save was interrupted(.|\n)*specnorm-m-abc'): load_spec_model(d)
+    with pytest.raises(FileNotFoundError, match='no such folder: [^;]*$'): load_spec_model(tmp_path/'n')
 
 def test_save_refuses_other_places(model, tmp_path):
     (tmp_path/'d').mkdir(); (tmp_path/'d/photo.jpg').touch(); (tmp_path/'f').touch()
@@ -302,6 +433,29 @@ def test_the_card_is_markdown_with_a_yaml_head(few, model, tmp_path):
         with pytest.raises((ValueError,TypeError), match='card'): model.save(tmp_path/'x', card=bad)
     with pytest.raises(TypeError, match='results: expected a table'): model.save(tmp_path/'x', results=[1])
     assert not (tmp_path/'x').exists()
+
+def test_the_card_says_on_what_its_results_were_measured(few, model, tmp_path):
+    res = dict(accuracy=.9)
+    section = lambda text: text.split('## Results')[1].split('##')[0]
+    assert 'On what data these were measured is not recorded here.' in section(model_card(model, results=res))
+    assert 'Measured on ESC-50, fold 1.' in section(model_card(model, results=res, measured_on='ESC-50, fold 1'))
+    learn = made(few)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    card = lambda **kw: (save_spec_model(learn, tmp_path/'m', **kw)/'README.md').read_text()
+    assert f'the {len(learn.dls.valid_ds)} clips of its validation split, after the last epoch' in section(card())
+    with learn.no_bar(): loss,acc = learn.validate()
+    assert section(card()).split()[:4]==['|','valid_loss','|','accuracy'] and f'{loss:.4g} | {acc:.4g}' in section(card()) and f'Measured on the {len(learn.dls.valid_ds)} clips of its validation split.' in section(card())
+    with learn.no_bar(): learn.validate(dl=learn.dls.train)
+    assert '## Results' not in card()  # of another set than the validation split
+    assert 'Measured on my own clips.' in section(card(results=res, measured_on='my own clips')) and 'not recorded' in section(card(results=res))
+    assert 'Measured on fold 2.' in section((save_spec_model(model, tmp_path/'m', results=res, measured_on='fold 2')/'README.md').read_text())
+    with pytest.raises(ValueError, match='measured_on: expected results'): model.save(tmp_path/'x', measured_on='fold 2')
+    with pytest.raises(TypeError, match='measured_on: expected a string'): model_card(model, results=res, measured_on=2)
+    assert not (tmp_path/'x').exists()
+
+def test_the_card_of_a_model_without_a_length_says_that_validation_heard_padding(few, model):
+    limits = lambda m: model_card(m).split('## Limits')[1]
+    assert 'padded to the longest of their batch' in limits(SpecModel.from_learner(made(few, block=AudioBlock()))) and 'padded' not in limits(model)
 
 @pytest.mark.parametrize('card,what', [(dict(tags='birds'), r"card\['tags'\]: expected a list of strings, got 'birds'"), (dict(tags=[1]), r"card\['tags'\]: expected a list of strings, got \[1\]"), (dict(metrics='accuracy'), r"card\['metrics'\]: expected a list"),
     (dict(title=3), r"card\['title'\]: expected a string, got 3"), (dict(limits=['a']), r"card\['limits'\]: expected a string"), (dict(language=[None]), r"card\['language'\]: expected a string or a list of strings"), (dict(inference='no'), r"card\['inference'\]: expected True, False or a dict")], ids=str)
@@ -330,13 +484,13 @@ def test_no_answer_depends_on_its_neighbours(few, model, clips):
         for bs in (1,2,32):
             for files in (clips,clips[::-1]):
                 t = m.predict_files(files, bs=bs, probs=True, progress=False)
-                assert t.path.tolist()==[*map(str, files)]; close(t.iloc[:,3:].to_numpy(np.float32), want if files is clips else want.flip(0), 1e-6)
+                assert t.path.tolist()==[*map(str, files)]; close(t.filter(like='p_').to_numpy(np.float32), want if files is clips else want.flip(0), 1e-6)
 
 def test_folders_doubles_and_progress(model, clips):
     seen = []
     t = model.predict_files([clips[0].parent, clips[0]], progress=lambda i,n: seen.append((i,n)))
     assert len(t)==7 and t.label.iloc[-1]==model.predict(clips[0]).label and seen==[(i+1,7) for i in range(7)]
-    assert list(t)==['path','label','probability'] and model.predict_files(str(clips[0])).shape==(1,3)
+    assert list(t)==['path','label','probability','silent'] and t.silent.dtype==bool and model.predict_files(str(clips[0])).shape==(1,4)
 
 def test_files_that_cannot_be_used_are_all_named(model, clips, tmp_path):
     (tmp_path/'a.wav').write_text('x'); (tmp_path/'b.wav').touch(); sf.write(tmp_path/'c.wav', np.zeros(50), 16000); sf.write(tmp_path/'d.wav', np.full(9000, np.nan), 16000, subtype='FLOAT')
@@ -376,7 +530,7 @@ def test_slices_are_means_of_the_windows_that_hold_their_middle(model, recording
     close(r.probabilities, brute(model, x, 9600, round(hop*16000)), 1e-6)
     t = r.table(probs=True)
     assert t.start[0]==0 and np.allclose(t.end[:-1], t.start[1:]) and np.isclose(t.end.iloc[-1], len(x)/16000) and len(t)==len(r) and np.allclose(t.filter(like='p_').sum(axis=1), 1, atol=1e-5)
-    m = r.table(merge=True); assert (m.label!=m.label.shift()).all() and np.isclose(m.end.iloc[-1], t.end.iloc[-1])
+    m = r.table(merge=True); assert ((m.label!=m.label.shift())|(m.silent!=m.silent.shift())).all() and np.isclose(m.end.iloc[-1], t.end.iloc[-1])
 
 def test_windows_side_by_side_are_clips(model, recording):
     r = model.predict_long(recording[:5*9600], 16000, hop=.6)
@@ -454,12 +608,19 @@ def test_onnx_answers_as_pytorch(few, clips, tmp_path, name):
     s = ort.InferenceSession(m.to_onnx(tmp_path/'m.onnx'))
     meta = s.get_modelmeta().custom_metadata_map
     assert json.loads(meta['labels'])==m.vocab and meta['sample_rate']=='16000' and json.loads(meta['clip_samples'])==m.clip_samples
+    dims = [None if name=='zeros' else 'time'][0] or m.clip_samples
+    assert s.get_inputs()[0].shape==['batch',1,dims] and s.get_outputs()[0].shape==['batch',8]
     m.precision = 'float32'
     for b,n in ((1,16000),(2,16000),(7,16000)) if name!='zeros' else ((1,11200),(5,11200)):
         x = (torch.rand(b,1,n, generator=torch.Generator().manual_seed(b))-.5)*.3
         with torch.inference_mode(): close(s.run(None, {'waveform':x.numpy()})[0], m(x), 1e-3)
     if name=='frequency':
         for n in (9600,7000,30000): x = torch.rand(3,1,n)-.5; close(s.run(None, {'waveform':x.numpy()})[0], m(x), 1e-3)
+
+def test_onnx_without_its_packages_says_which(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    for o in (model,model.frontend):
+        with pytest.raises(ImportError, match='to_onnx needs onnxscript: pip install onnx onnxscript'): o.to_onnx(tmp_path/'m.onnx')
 
 def test_onnx_says_what_it_cannot(few, model, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime'); pytest.importorskip('onnxscript')
@@ -479,21 +640,22 @@ def test_predict_as_a_process(folder, model, clips, tmp_path):
     r = run(folder, clips[0].parent, '--probs')
     assert r.returncode==0 and re.fullmatch(r'specnorm-predict: 2 of 6 files are much longer[^\n]*\n', r.stderr), r.stderr
     t = pd.read_csv(StringIO(r.stdout)); want = model.predict_files(clips[0].parent, probs=True)
-    assert t.label.tolist()==want.label.tolist() and list(t)==list(want); close(t.iloc[:,2:].to_numpy(), want.iloc[:,2:].to_numpy(float), 1e-5)
+    assert t.label.tolist()==want.label.tolist() and list(t)==list(want); close(t.drop(columns=['path','label']).to_numpy(float), want.drop(columns=['path','label']).to_numpy(float), 1e-5)
 
 def test_predict_writes_files_and_hops(folder, model, clips, tmp_path, capsys):
     from specnorm_fastai.cli import predict
     assert predict([str(folder), str(clips[1]), '--out', str(tmp_path/'o.json')])==0
     (row,) = json.loads((tmp_path/'o.json').read_text()); assert row['label']==model.predict(clips[1]).label and abs(row['probability']-model.predict(clips[1]).probability)<1e-6
     assert predict([str(folder), *map(str, clips), '--hop', '.3', '--out', str(tmp_path/'o.csv')])==0
-    t = pd.read_csv(tmp_path/'o.csv'); assert list(t)==['path','start','end','label','probability'] and len(t)==sum(len(model.predict_long(f, hop=.3)) for f in clips)
+    t = pd.read_csv(tmp_path/'o.csv'); assert list(t)==['path','start','end','label','probability','silent'] and len(t)==sum(len(model.predict_long(f, hop=.3)) for f in clips)
     assert capsys.readouterr().out==''
 
-@pytest.mark.parametrize('args,what', [(['--out','x.txt'],'--out: expected a name'), (['--out','no/such/x.csv'],'--out: no such folder'), (['--bs','0'],'--bs: expected'), (['--window','1'],'--window: expected together'), (['--hop','9'],'--hop: expected at most'), (['--hop','.3','--window','1'],'--window: expected None')])
-def test_predict_errors_are_one_message(folder, clips, args, what, capsys):
+@pytest.mark.parametrize('args,what', [(['--out','x.txt'],'--out: expected a name'), (['--out','no/such/x.csv'],'--out: no such folder'), (['--bs','0'],"--bs: expected a whole number above 0, got '0'"), (['--bs','1.5'],'--bs: expected'), (['--window','1'],'--window: expected together'), (['--hop','9'],'--hop: expected at most'),
+    (['--hop','0'],'--hop: expected a number above 0'), (['--hop','nan'],'--hop: expected'), (['--hop','.3','--window','inf'],'--window: expected'), (['--hop','.3','--window','1'],'--window: expected None')])
+def test_bad_arguments_of_predict_end_as_those_of_argparse(folder, clips, args, what, capsys):
     from specnorm_fastai.cli import predict
-    assert predict([str(folder), str(clips[0]), *args])==1
-    o = capsys.readouterr(); assert o.out=='' and what in o.err and 'Traceback' not in o.err
+    with pytest.raises(SystemExit) as e: predict([str(folder), str(clips[0]), *args])
+    o = capsys.readouterr(); assert e.value.code==2 and o.out=='' and f'specnorm-predict: error: argument {what}' in o.err and o.err.startswith('usage: specnorm-predict')
 
 def test_predict_skips_on_request(folder, clips, tmp_path, capsys):
     from specnorm_fastai.cli import predict
@@ -525,7 +687,7 @@ def test_real_sound(request, data, tmp_path):
     df['category'] = [f'c{i%3}' for i in range(len(df))]; df['fold'] = [1+i%5 for i in range(len(df))]; df['path'] = df.path.astype(str)
     learn = made(df, block=AudioBlock(crop_signal_to=1500))
     model = load_spec_model(save_spec_model(learn, tmp_path/'m')); files = df.path[:10].tolist()
-    close(model.predict_files(files, probs=True).iloc[:,3:].to_numpy(np.float32), answers(learn, files), 1e-4)
+    close(model.predict_files(files, probs=True).filter(like='p_').to_numpy(np.float32), answers(learn, files), 1e-4)
 
 # ---- what was saved before
 
@@ -562,14 +724,6 @@ def test_what_earlier_versions_saved_is_here_and_small():
     assert OLD and all(sum(f.stat().st_size for f in p.rglob('*') if f.is_file())<300_000 for p in OLD)
 
 # ---- what once went wrong
-
-def test_a_save_that_was_killed_says_where_the_new_model_lies(model, tmp_path):
-    d = model.save(tmp_path/'m')
-    shutil.copytree(d, tmp_path/'.specnorm-m-abc')
-    (d/'preprocess.json').unlink()
-    with pytest.raises(FileNotFoundError, match='a save was interrupted(.|\n)*specnorm-m-abc'): load_spec_model(d)
-    model.save(d)
-    assert load_spec_model(d).vocab==model.vocab
 
 def test_many_savers_leave_a_whole_folder(model, tmp_path):
     d = model.save(tmp_path/'m')
