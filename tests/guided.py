@@ -40,7 +40,7 @@ def _statistics_json(fuzzing, folder):
     one = lambda v: torch.full((2,1,1), v, dtype=torch.float64)
     for k,kw in enumerate((dict(std=[1.,2.], count=[3.,3.]), dict(m2=np.ones((2,1,2)), count=np.full((2,1,2), 3.), peak=(one(1.),one(2.),one(0.)), extra=(torch.zeros(1,2).double(),torch.ones(1,2).double(),hist)))):
         specstats.SpecStats([0.,1.] if not k else np.ones((2,1,2)), freqs=[10.,20.], fingerprint={'units':'dB', 'sample_rate':16000}, provenance=dict(clips=3), **kw).save(folder/f'seed{k}.json')
-    return [(folder/f'seed{k}.json').read_bytes() for k in range(2)],lambda b: fuzzing._stats((b,'.json'), folder)
+    return [*((folder/f'seed{k}.json').read_bytes() for k in range(2)), b'{"arrays":'*1500],lambda b: fuzzing._stats((b,'.json'), folder)
 
 def _statistics_npz(fuzzing, folder):
     parts = [b'm'+_npy([0.,1.], [1.,2.], [3.,3.]), b'm'+_npy(0., 1.), b'm'+_npy([[0.,1.]], [[1.,2.]], 5), b'r'+fuzzing.stats_files()['a.npz']]
@@ -63,7 +63,7 @@ def _model_settings(fuzzing, folder):
         except (ValueError,RecursionError): pass
         (home/'preprocess.json').write_bytes(b)
         return fuzzing.tried(lambda: share.load_spec_model(home), [str(home)])
-    return [files['preprocess.json'], json.dumps(json.loads(files['preprocess.json'])).encode()],run
+    return [files['preprocess.json'], json.dumps(json.loads(files['preprocess.json'])).encode(), b'{"a":'*2000],run
 
 def _folder_settings(fuzzing, folder):
     import numpy as np,soundfile as sf
@@ -75,7 +75,7 @@ def _folder_settings(fuzzing, folder):
     def run(b):
         (out/'preprocess.json').write_bytes(b)
         return fuzzing.tried(lambda: preprocess_audio_folder(src, output_dir=out, progress=False), [str(out)])
-    return [(out/'preprocess.json').read_bytes(), b'{"sample_rate":null}', b'[]'],run
+    return [(out/'preprocess.json').read_bytes(), b'{"sample_rate":null}', b'[]', b'['*9000],run
 
 _made = dict(zip(TARGETS, (_statistics_json,_statistics_npz,_csv_tables,_model_settings,_folder_settings)))
 
