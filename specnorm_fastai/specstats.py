@@ -655,9 +655,9 @@ def from_ast(cls:SpecStats,
 
 @patch
 def to_ast(self:SpecStats,
-    half:bool=True # Halve the std? An ASTFeatureExtractor divides by 2 · `std`, so half of it gives values of std 1. False: the std itself, as AST's own configurations hold it; the extractor then gives values of std 0.5, which its published networks were trained on
+    half:bool=True # Halve the std, for values of std 1 behind an extractor? False: leave it, for values of std 0.5, which AST's published networks know
 )->dict: # 'mean', 'std', 'do_normalize'
-    "Fields for an ASTFeatureExtractor, of the global mean and std: by default `std` is HALF of ours, for the extractor divides by twice what stands there"
+    "Global mean and, by default, *half* the std, as fields for an ASTFeatureExtractor, which divides by twice its std"
     if not isinstance(half, bool): raise TypeError(f"half: expected True or False, got {half!r}")
     if self._table[0].shape[1]>1: raise ValueError(f"to_ast: expected one channel, got {self._table[0].shape[1]}")
     s = self.reduce((0,1,2,3))
