@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from fastcore.parallel import parallel
 
 from .core import AudioTensor,get_audio_files
@@ -101,6 +102,7 @@ def _before_fork(): _lock.acquire(); _close_all()
 def _in_child(): _stores.clear(); _lock.release()
 if hasattr(os, 'register_at_fork'): os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_in_child)
 
+# %% ../nbs/05_cache.ipynb #c9bbfcad
 def _damaged(path, why): return ValueError(f"cache: {path} is damaged: {why}. Remove it to have it made again")
 
 def _meta_pages(f):
@@ -135,6 +137,7 @@ def _why_damaged(folder):
     except VerifyError: pass
     return f'its first page promises {(last+1)*psize} bytes, it has {size}'
 
+# %% ../nbs/05_cache.ipynb #c664b42d
 _sound = set()  # files that this process has looked through
 def _in_use(folder):
     "Does another process have the data file open? LMDB holds a lock on the first byte of its lock file; None: cannot be told here"
@@ -162,6 +165,7 @@ def _altered(folder):
         if not found: _sound.add((st.st_dev,st.st_ino)); return ''
     return '' if _in_use(folder) is not False else found[0]
 
+# %% ../nbs/05_cache.ipynb #c005b6e1
 class _Store:
     "The cache in a folder, as this process has it open. To be used with the lock"
     def __init__(self, folder, limit):
@@ -215,138 +219,159 @@ class _Store:
         self.pend,self.n_pend = {},0
         self.env.close(); self.env = None
 
-    def read(self, f, again=True):
-        "What `f` makes of a transaction"
-        try:
-            with self.env.begin(buffers=True) as t: return f(t)
-        except lmdb.MapResizedError:
-            if not again: raise
-            self._outgrown()
-            return self.read(f, False)
-        except lmdb.ReadersFullError: self.env.reader_check(); return None
-        except lmdb.damage as e: raise _damaged(self.folder, e) from None
+# %% ../nbs/05_cache.ipynb #c6ffc72a
+@patch
+def read(self:_Store, f, again=True):
+    "What `f` makes of a transaction"
+    try:
+        with self.env.begin(buffers=True) as t: return f(t)
+    except lmdb.MapResizedError:
+        if not again: raise
+        self._outgrown()
+        return self.read(f, False)
+    except lmdb.ReadersFullError: self.env.reader_check(); return None
+    except lmdb.damage as e: raise _damaged(self.folder, e) from None
 
-    def get(self, key, ident):
-        if self.pend:
-            if time.monotonic()-self.since>_later[1]: self.flush()
-            elif key in self.pend: return self._count(_unpack(self.pend[key], key, ident))
-        return self._count(self.read(lambda t: None if (v:=t.get(key)) is None else _unpack(v, key, ident)))
+@patch
+def get(self:_Store, key, ident):
+    if self.pend:
+        if time.monotonic()-self.since>_later[1]: self.flush()
+        elif key in self.pend: return self._count(_unpack(self.pend[key], key, ident))
+    return self._count(self.read(lambda t: None if (v:=t.get(key)) is None else _unpack(v, key, ident)))
 
-    def _count(self, res):
-        if res is None: self.misses += 1
-        else: self.hits += 1
+@patch
+def _count(self:_Store, res):
+    if res is None: self.misses += 1
+    else: self.hits += 1
+    return res
+
+@patch
+def has(self:_Store, key, ident):
+    "Is there an entry of this file in this state? Its samples are not looked at"
+    def f(t): return (v:=t.get(key)) is not None and (h:=_header(v)) is not None and h[3:5]==(key,ident)
+    return key in self.pend or bool(self.read(f))
+
+# %% ../nbs/05_cache.ipynb #c6ffc72a2
+@patch
+def takes(self:_Store, n): return not self.readonly and (self.full_at is None or n<self.full_at)
+
+@patch
+def put(self:_Store, key, v):
+    if not self.pend: self.since = time.monotonic()
+    self.pend[key] = v; self.n_pend += len(v)
+    if self.n_pend>=_later[0] or time.monotonic()-self.since>_later[1]: self.flush()
+
+@patch
+def flush(self:_Store):
+    with _lock:
+        items,self.pend,self.n_pend = list(self.pend.items()),{},0
+        if items and not self.readonly: self._write(items)
+
+@patch
+def _write(self:_Store, items):
+    why = self._try(items)
+    if why is None: return
+    if not self.tidied:
+        self.tidied = True
+        if self.tidy(): return self._write(items)
+    if len(items)>1:
+        for part in (items[:len(items)//2],items[len(items)//2:]): self._write([(k,v) for k,v in part if self.takes(len(v))])
+        return
+    for _,v in items: self._is_full(len(v), why)
+
+@patch
+def _try(self:_Store, items):
+    "Write entries in one transaction; None, or why they did not fit"
+    try:
+        with self.env.begin(write=True, buffers=True) as t:
+            for k,v in items:
+                if (old:=t.get(k)) is None or _unpack(old, k, _header(v)[4]) is None: t.put(k, v)  # else another process was first
+    except lmdb.MapFullError: return ''
+    except lmdb.MapResizedError: self._outgrown(); return ''
+    except lmdb.damage as e: raise _damaged(self.folder, e) from None
+    except lmdb.Error as e: return f' ({e})'  # the disk is full, or a quota met
+
+# %% ../nbs/05_cache.ipynb #c6ffc72a3
+@patch
+def _outgrown(self:_Store):
+    "A process with a higher limit wrote: read it all, write no more"
+    self.env.set_mapsize(0); self.tidied = True
+    self._is_full(0, ', for another process was given more')
+
+@patch
+def _known_full(self:_Store):
+    "A worker need not find out again what another one did; a new run says it again"
+    note = Path(self.folder)/'full'
+    try:
+        if multiprocessing.parent_process() is None: note.unlink() if self.full_at is None else None
+        elif (got:=note.read_text().split())[0]==str(self.limit): self.full_at,self.tidied = int(got[1]),True
+    except (OSError,ValueError,IndexError): pass
+
+@patch
+def _is_full(self:_Store, n, why):
+    "Entries of `n` bytes and more do not fit; the first to find out says so"
+    first,self.full_at = self.full_at is None,n if self.full_at is None else min(n, self.full_at)
+    note = Path(self.folder)/'full'
+    try: known = note.exists(); note.write_text(f'{self.limit} {self.full_at}')
+    except OSError: known = False
+    if first and not known:
+        warnings.warn(f"cache: {self.folder} is full{why} (max_bytes={self.limit}). What it does not hold is read from its file each time")
+
+# %% ../nbs/05_cache.ipynb #c6ffc72a4
+@patch
+def delete(self:_Store, keys):
+    "Delete entries; why not, where that fails"
+    if not keys: return
+    self.env.set_mapsize(max(self.limit, self.size()))
+    try:
+        for i in range(0, len(keys), 64):
+            with self.env.begin(write=True) as t:
+                for k in keys[i:i+64]: t.delete(k)
+        for _ in range(2):  # what one transaction frees, only the second after it may take
+            with self.env.begin(write=True) as t: t.put(_marker, t.get(_marker))
+    except lmdb.Error as e: return str(e)
+    finally: self.env.set_mapsize(self.limit-self.reserve)
+    try: os.unlink(Path(self.folder)/'full')
+    except OSError: pass
+    self.full_at = None
+
+@patch
+def entries(self:_Store, t, prefix=b''):
+    "Key and header of all entries, or of those of a path"
+    c = t.cursor()
+    for k,v in (c.iternext() if c.set_range(prefix) else ()):
+        k = bytes(k)
+        if not k.startswith(prefix): break
+        if len(k)==24: yield k,v,_header(v)
+
+@patch
+def tidy(self:_Store):
+    "Delete the entries of files that changed or are gone, and of other versions; how many those were"
+    now = _versions()
+    def f(t):
+        res = []
+        for k,v,h in self.entries(t):
+            if h is None: res.append(k); continue
+            p,how = bytes(v[_head.size:_head.size+h[6]]),bytes(v[_head.size+h[6]:_head.size+h[6]+h[7]]).decode()
+            try: fresh = how.startswith(now) and _identity(os.stat(p))==h[4]
+            except OSError: fresh = False
+            if not fresh: res.append(k)
         return res
+    if self.readonly: return 0
+    keys = self.read(f) or []
+    self.delete(keys)
+    return len(keys)
 
-    def has(self, key, ident):
-        "Is there an entry of this file in this state? Its samples are not looked at"
-        def f(t): return (v:=t.get(key)) is not None and (h:=_header(v)) is not None and h[3:5]==(key,ident)
-        return key in self.pend or bool(self.read(f))
+@patch
+def size(self:_Store): return (self.env.info()['last_pgno']+1)*self.env.stat()['psize']
 
-    def takes(self, n): return not self.readonly and (self.full_at is None or n<self.full_at)
-
-    def put(self, key, v):
-        if not self.pend: self.since = time.monotonic()
-        self.pend[key] = v; self.n_pend += len(v)
-        if self.n_pend>=_later[0] or time.monotonic()-self.since>_later[1]: self.flush()
-
-    def flush(self):
-        with _lock:
-            items,self.pend,self.n_pend = list(self.pend.items()),{},0
-            if items and not self.readonly: self._write(items)
-
-    def _write(self, items):
-        why = self._try(items)
-        if why is None: return
-        if not self.tidied:
-            self.tidied = True
-            if self.tidy(): return self._write(items)
-        if len(items)>1:
-            for part in (items[:len(items)//2],items[len(items)//2:]): self._write([(k,v) for k,v in part if self.takes(len(v))])
-            return
-        for _,v in items: self._is_full(len(v), why)
-
-    def _try(self, items):
-        "Write entries in one transaction; None, or why they did not fit"
-        try:
-            with self.env.begin(write=True, buffers=True) as t:
-                for k,v in items:
-                    if (old:=t.get(k)) is None or _unpack(old, k, _header(v)[4]) is None: t.put(k, v)  # else another process was first
-        except lmdb.MapFullError: return ''
-        except lmdb.MapResizedError: self._outgrown(); return ''
-        except lmdb.damage as e: raise _damaged(self.folder, e) from None
-        except lmdb.Error as e: return f' ({e})'  # the disk is full, or a quota met
-
-    def _outgrown(self):
-        "A process with a higher limit wrote: read it all, write no more"
-        self.env.set_mapsize(0); self.tidied = True
-        self._is_full(0, ', for another process was given more')
-
-    def _known_full(self):
-        "A worker need not find out again what another one did; a new run says it again"
-        note = Path(self.folder)/'full'
-        try:
-            if multiprocessing.parent_process() is None: note.unlink() if self.full_at is None else None
-            elif (got:=note.read_text().split())[0]==str(self.limit): self.full_at,self.tidied = int(got[1]),True
-        except (OSError,ValueError,IndexError): pass
-
-    def _is_full(self, n, why):
-        "Entries of `n` bytes and more do not fit; the first to find out says so"
-        first,self.full_at = self.full_at is None,n if self.full_at is None else min(n, self.full_at)
-        note = Path(self.folder)/'full'
-        try: known = note.exists(); note.write_text(f'{self.limit} {self.full_at}')
-        except OSError: known = False
-        if first and not known:
-            warnings.warn(f"cache: {self.folder} is full{why} (max_bytes={self.limit}). What it does not hold is read from its file each time")
-
-    def delete(self, keys):
-        "Delete entries; why not, where that fails"
-        if not keys: return
-        self.env.set_mapsize(max(self.limit, self.size()))
-        try:
-            for i in range(0, len(keys), 64):
-                with self.env.begin(write=True) as t:
-                    for k in keys[i:i+64]: t.delete(k)
-            for _ in range(2):  # what one transaction frees, only the second after it may take
-                with self.env.begin(write=True) as t: t.put(_marker, t.get(_marker))
-        except lmdb.Error as e: return str(e)
-        finally: self.env.set_mapsize(self.limit-self.reserve)
-        try: os.unlink(Path(self.folder)/'full')
-        except OSError: pass
-        self.full_at = None
-
-    def entries(self, t, prefix=b''):
-        "Key and header of all entries, or of those of a path"
-        c = t.cursor()
-        for k,v in (c.iternext() if c.set_range(prefix) else ()):
-            k = bytes(k)
-            if not k.startswith(prefix): break
-            if len(k)==24: yield k,v,_header(v)
-
-    def tidy(self):
-        "Delete the entries of files that changed or are gone, and of other versions; how many those were"
-        now = _versions()
-        def f(t):
-            res = []
-            for k,v,h in self.entries(t):
-                if h is None: res.append(k); continue
-                p,how = bytes(v[_head.size:_head.size+h[6]]),bytes(v[_head.size+h[6]:_head.size+h[6]+h[7]]).decode()
-                try: fresh = how.startswith(now) and _identity(os.stat(p))==h[4]
-                except OSError: fresh = False
-                if not fresh: res.append(k)
-            return res
-        if self.readonly: return 0
-        keys = self.read(f) or []
-        self.delete(keys)
-        return len(keys)
-
-    def size(self): return (self.env.info()['last_pgno']+1)*self.env.stat()['psize']
-
-    def close(self):
-        with _lock:
-            if self.env is None: return
-            try: self.flush()
-            except ValueError as e: warnings.warn(str(e))
-            finally: self.env.close(); self.env = None
+@patch
+def close(self:_Store):
+    with _lock:
+        if self.env is None: return
+        try: self.flush()
+        except ValueError as e: warnings.warn(str(e))
+        finally: self.env.close(); self.env = None
 
 # %% ../nbs/05_cache.ipynb #c4c37480
 @lru_cache(maxsize=64, typed=True)
@@ -359,16 +384,6 @@ def _as_audio(x, sr, fn):
     with torch._C.DisableTorchFunctionSubclass(): x = x.as_subclass(AudioTensor)
     x.__dict__.update(sr=sr, fn=fn)
     return x
-
-def _files(files):
-    "A list of files, of a file, a folder or several files"
-    if not isinstance(files, (str,Path)): return list(files)
-    return get_audio_files(files) if os.path.isdir(files) else [files]
-
-def _keep(fn, cache, **how):
-    "Keep a file; the error, where there is one, and how long to wait where it was changed just now"
-    try: return None,0 if cache._has(fn, **how) else cache._read(fn, cache._find(fn, **how), **how)[1]
-    except (ValueError,OSError) as e: return str(e),0
 
 class AudioCache:
     "Audio as it is once open, resampled and mixed down, kept in a folder that processes and runs share"
@@ -439,84 +454,105 @@ class AudioCache:
         key,st,*_ = self._find(fn, sample_rate, force_mono)
         with _lock: return st is not None and (s:=self._store()) is not None and s.has(key, _identity(st))
 
-    def fill(self,
-        files, # Audio files, or a folder of them
-        sample_rate:int=16000, # Hz to bring them to; None: leave it
-        force_mono:bool=True, # Mix the channels down?
-        n_workers:int=0, # Processes to do it; 0: this one
-        progress:bool=True # Show a progress bar?
-    ): # This cache
-        "Keep files ahead of time; an error names all that cannot be read, after the others were kept"
-        how,files,bad = dict(sample_rate=sample_rate, force_mono=force_mono),[*dict.fromkeys(map(os.fspath, _files(files)))],[]
-        files = [f for f in files if not self._has(f, **how)]
-        for _ in range(3):  # a file that was written just now can be kept in a moment
-            got = parallel(_keep, files, cache=self, n_workers=n_workers, progress=progress, **how) if files else []
-            bad += [e for e,_ in got if e is not None]
-            files,wait = [f for f,(_,w) in zip(files, got) if w],max((w for _,w in got), default=0)
-            if not files: break
-            time.sleep(wait); n_workers,progress = 0,False
-        self.flush()
-        if bad: raise ValueError('\n  '.join([f"{len(bad)} audio files cannot be used:", *bad]))
-        return self
-
-    def flush(self):
-        "Write what this process has not yet written"
-        with _lock:
-            if (s:=self._store()) is not None: s.flush()
-
-    def info(self)->dict: # path, clips, bytes on the disk, max_bytes, hits and misses of this process, readonly
-        "What is there"
-        with _lock:
-            s,res = self._store(),dict(path=self.path, clips=0, bytes=0, max_bytes=self.max_bytes, hits=0, misses=0, readonly=True)
-            if s is None: return res
-            s.flush()
-            return {**res, 'clips':s.read(lambda t: t.stat()['entries'])-1, 'bytes':s.size(), 'hits':s.hits, 'misses':s.misses, 'readonly':s.readonly}
-
-    def remove(self,
-        files # Audio files, or a folder of them
-    ): # This cache
-        "Forget files, in all settings"
-        of = lambda t: [k for f in _files(files) for k,_,_ in s.entries(t, _path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))))]
-        with _lock: s = self._writable(); s.delete(s.read(of))
-        return self
-
-    def tidy(self)->int: # Entries that went
-        "Forget files that changed or are gone, and what other versions of the decoders made"
-        with _lock: return self._writable().tidy()
-
-    def clear(self):
-        "Forget everything. The file keeps its size and is filled anew; removing the folder gives the room back"
-        with _lock: s = self._writable(); s.delete(s.read(lambda t: [k for k,_,_ in s.entries(t)]))
-        return self
-
-    def check(self)->list: # Text, one for each problem; empty: all is well
-        "Read everything, and say what is damaged"
-        try: from lmdb.verify import VerifyError,verify
-        except ImportError: VerifyError,verify = ValueError,lambda p: []
-        def f(t): return verify(self.path) or [f'the entry {k.hex()} is damaged, and will be made again' for k,v,h in s.entries(t) if h is None or _unpack(v, k, h[4]) is None]
-        with _lock:
-            if (s:=self._store()) is None: return [f'{self.path} cannot be used here']
-            s.flush()
-            try: return s.read(f)
-            except VerifyError as e: return [str(e)]
-
-    def close(self):
-        "Write what is left to write, and close the file in this process; it opens again when it is needed"
-        with _lock:
-            if (s:=_stores.get(self.path)) is None: return
-            s.close()
-            for k in [k for k,o in _stores.items() if o is s]: del _stores[k]
-
-    def _writable(self):
-        if (s:=self._store()) is None or s.readonly: raise ValueError(f"cache: {self.path} cannot be written")
-        s.flush()
-        return s
-
     def __repr__(self):
         try: i = self.info()
         except ValueError as e: return f"AudioCache: {e}"
         return (f"AudioCache: {i['clips']} clips, {i['bytes']/1e6:.1f} of at most {i['max_bytes']/1e6:.0f} MB, "
                 f"{i['hits']} hits and {i['misses']} misses in this process{', read-only' if i['readonly'] else ''}")
+
+# %% ../nbs/05_cache.ipynb #c75d998b
+def _files(files):
+    "A list of files, of a file, a folder or several files"
+    if not isinstance(files, (str,Path)): return list(files)
+    return get_audio_files(files) if os.path.isdir(files) else [files]
+
+def _keep(fn, cache, **how):
+    "Keep a file; the error, where there is one, and how long to wait where it was changed just now"
+    try: return None,0 if cache._has(fn, **how) else cache._read(fn, cache._find(fn, **how), **how)[1]
+    except (ValueError,OSError) as e: return str(e),0
+
+@patch
+def fill(self:AudioCache,
+    files, # Audio files, or a folder of them
+    sample_rate:int=16000, # Hz to bring them to; None: leave it
+    force_mono:bool=True, # Mix the channels down?
+    n_workers:int=0, # Processes to do it; 0: this one
+    progress:bool=True # Show a progress bar?
+): # This cache
+    "Keep files ahead of time; an error names all that cannot be read, after the others were kept"
+    how,files,bad = dict(sample_rate=sample_rate, force_mono=force_mono),[*dict.fromkeys(map(os.fspath, _files(files)))],[]
+    files = [f for f in files if not self._has(f, **how)]
+    for _ in range(3):  # a file that was written just now can be kept in a moment
+        got = parallel(_keep, files, cache=self, n_workers=n_workers, progress=progress, **how) if files else []
+        bad += [e for e,_ in got if e is not None]
+        files,wait = [f for f,(_,w) in zip(files, got) if w],max((w for _,w in got), default=0)
+        if not files: break
+        time.sleep(wait); n_workers,progress = 0,False
+    self.flush()
+    if bad: raise ValueError('\n  '.join([f"{len(bad)} audio files cannot be used:", *bad]))
+    return self
+
+# %% ../nbs/05_cache.ipynb #c6ffc72a5
+@patch
+def _writable(self:AudioCache):
+    if (s:=self._store()) is None or s.readonly: raise ValueError(f"cache: {self.path} cannot be written")
+    s.flush()
+    return s
+
+@patch
+def flush(self:AudioCache):
+    "Write what this process has not yet written"
+    with _lock:
+        if (s:=self._store()) is not None: s.flush()
+
+@patch
+def info(self:AudioCache)->dict: # path, clips, bytes on the disk, max_bytes, hits and misses of this process, readonly
+    "What is there"
+    with _lock:
+        s,res = self._store(),dict(path=self.path, clips=0, bytes=0, max_bytes=self.max_bytes, hits=0, misses=0, readonly=True)
+        if s is None: return res
+        s.flush()
+        return {**res, 'clips':s.read(lambda t: t.stat()['entries'])-1, 'bytes':s.size(), 'hits':s.hits, 'misses':s.misses, 'readonly':s.readonly}
+
+@patch
+def remove(self:AudioCache,
+    files # Audio files, or a folder of them
+): # This cache
+    "Forget files, in all settings"
+    of = lambda t: [k for f in _files(files) for k,_,_ in s.entries(t, _path_key(os.path.abspath(os.path.expanduser(os.fspath(f)))))]
+    with _lock: s = self._writable(); s.delete(s.read(of))
+    return self
+
+@patch
+def tidy(self:AudioCache)->int: # Entries that went
+    "Forget files that changed or are gone, and what other versions of the decoders made"
+    with _lock: return self._writable().tidy()
+
+@patch
+def clear(self:AudioCache):
+    "Forget everything. The file keeps its size and is filled anew; removing the folder gives the room back"
+    with _lock: s = self._writable(); s.delete(s.read(lambda t: [k for k,_,_ in s.entries(t)]))
+    return self
+
+@patch
+def check(self:AudioCache)->list: # Text, one for each problem; empty: all is well
+    "Read everything, and say what is damaged"
+    try: from lmdb.verify import VerifyError,verify
+    except ImportError: VerifyError,verify = ValueError,lambda p: []
+    def f(t): return verify(self.path) or [f'the entry {k.hex()} is damaged, and will be made again' for k,v,h in s.entries(t) if h is None or _unpack(v, k, h[4]) is None]
+    with _lock:
+        if (s:=self._store()) is None: return [f'{self.path} cannot be used here']
+        s.flush()
+        try: return s.read(f)
+        except VerifyError as e: return [str(e)]
+
+@patch
+def close(self:AudioCache):
+    "Write what is left to write, and close the file in this process; it opens again when it is needed"
+    with _lock:
+        if (s:=_stores.get(self.path)) is None: return
+        s.close()
+        for k in [k for k,o in _stores.items() if o is s]: del _stores[k]
 
 def _as_cache(cache):
     "An `AudioCache`, or the one in a folder; None stays None"

@@ -268,6 +268,7 @@ class _Items:
     def clone(self, *, memory_format=torch.preserve_format):
         return retain_meta(self, torch.as_subclass(self.as_subclass(Tensor).clone(memory_format=memory_format), type(self)))
     def plain(self): "The same numbers as a plain `Tensor`"; return self.as_subclass(Tensor)
+    def __format__(self, spec): return format(self.plain().item(), spec) if self.ndim==0 and not self.is_meta else super().__format__(spec)  # of a subclass torch formats no number
 
     @classmethod
     def _before_cast(cls, x): return x if isinstance(x, Tensor) else tensor(x)

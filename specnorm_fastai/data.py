@@ -449,7 +449,7 @@ def _claim(note, how):
         except FileExistsError: pass
         finally: os.unlink(f.name)
     try: return json.loads(note.read_text())
-    except (ValueError,OSError): raise ValueError(f"output_dir: cannot read the settings in {note}; remove the folder to have it made again") from None
+    except (ValueError,OSError,RecursionError): raise ValueError(f"output_dir: cannot read the settings in {note}; remove the folder to have it made again") from None
 
 def _preprocess(job, pp=None):
     "Write what is made of a file; the error, where there is one"

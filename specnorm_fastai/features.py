@@ -160,16 +160,30 @@ class _SpecPipe(nn.Module):
 # %% ../nbs/20_features.ipynb #cb87f9cb
 _units = {'log':'log', 'power_law':'power law'}
 
+def _checked_freqs(freqs):
+    "Centres of rows as a tuple of numbers"
+    try: f = np.asarray(freqs.detach().cpu() if isinstance(freqs, torch.Tensor) else freqs, dtype=np.float64)
+    except (TypeError,ValueError): f = None
+    if f is None or f.ndim!=1 or not len(f) or not np.isfinite(f).all(): raise ValueError(f"freqs: expected one finite number of Hz for each row, got {freqs!r}")
+    return tuple(f.tolist())
+
 class AudioToSpec(Transform):
     "`AudioTensor` to `AudioSpectrogram`, an item or a batch"
     def __init__(self,
         pipe:nn.Module, # Waveform to spectrogram: made by `from_cfg`, or any module of (batch, channel, time), see below
-        settings:dict=None # Settings of the spectrograms; None: those that can be read off `pipe`
+        settings:dict=None, # Settings of the spectrograms; None: those that can be read off `pipe`
+        units:str=None, # Of a module of your own: what its values are, such as 'dB', 'power' or 'magnitude'; None: as in the settings
+        freqs=None # Of a module of your own: centre of each row in Hz; None: as far as the settings tell
     ):
         if not isinstance(pipe, nn.Module):
             raise TypeError(f"pipe: expected an nn.Module, got {type(pipe).__name__}; AudioToSpec.from_cfg(...) takes a configuration")
         self.pipe,self.foreign = pipe.eval(),not isinstance(pipe, _SpecPipe)
         self.settings = _read_settings(pipe) if settings is None and self.foreign else dict(pipe.settings if settings is None else settings)
+        if not self.foreign and not (units is None and freqs is None): raise ValueError("units, freqs: expected None where the spectrogram is made by a configuration, which knows them")
+        if units is not None:
+            if not isinstance(units, str) or units in ('','std'): raise ValueError(f"units: expected a name such as 'dB', 'power' or 'magnitude' ('std' are normalized values), got {units!r}")
+            self.settings['units'] = units
+        self.freqs = None if freqs is None else _checked_freqs(freqs)
 
     @classmethod
     def from_cfg(cls, audio_cfg): # A configuration of `AudioConfig`, or a dict with its fields
@@ -186,7 +200,11 @@ class AudioToSpec(Transform):
 
     def encodes(self, audio:AudioTensor):
         s = self.settings
-        if self.foreign: x,ln,silent,freqs = _of_module(self.pipe, audio, s)
+        if self.foreign:
+            x,ln,silent,freqs = _of_module(self.pipe, audio, s)
+            if (own:=getattr(self, 'freqs', None)) is not None:  # transforms of older files have none
+                if len(own)!=x.shape[-2]: raise ValueError(f"freqs: expected one for each of the {x.shape[-2]} rows that {type(self.pipe).__name__} gives, got {len(own)}")
+                freqs = own
         else: x,ln,silent,freqs = *_spectra(self.pipe, audio, s, s.get('sample_rate')),_row_freqs(s, audio.sr)
         out = _plain_settings(s)
         out.update(sr=audio.sr, nchannels=audio.nchannels, waveform_norm=audio.waveform_norm)
@@ -290,9 +308,15 @@ class DynamicRangeCompression(Transform):
         res = retain_meta(x, AudioSpectrogram(dynamic_range_decompression_torch(x.plain(), self.C)))
         return res.with_settings(compression=None, C=None, clip_val=None, units=None)
 
-# %% ../nbs/20_features.ipynb #c9abb3ed
+# %% ../nbs/20_features.ipynb #c4b73d50
+def _own_classes(m): return [c for c in type(m).__mro__ if c is not object and c.__module__.partition('.')[0] not in _known_to_all]
+def _class_attributes(m):
+    "Data that a module has from its classes, none of torch's"
+    found = {k:v for c in reversed(_own_classes(m)) for k,v in vars(c).items()}
+    return {k:v for k,v in sorted(found.items()) if not k.startswith('__') and isinstance(v, (bool,int,float,str,type(None),tuple,list,dict,set,np.ndarray,torch.Tensor))}
 def _plain_attributes(m):
-    return {k:v for k,v in sorted(vars(m).items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
+    found = {**_class_attributes(m), **vars(m)}
+    return {k:v for k,v in sorted(found.items()) if not k.startswith('_') and k!='training' and isinstance(v, (bool,int,float,str,type(None)))}
 
 _passing = {'training', *vars(nn.Module())}  # torch's own
 _known_to_all = ('torch','torchaudio','nnAudio')
@@ -336,7 +360,7 @@ def _digest(module):
     d = hashlib.sha256()
     for n,m in module.named_modules():
         passing = {*_passing, 'num_samples'} if type(m).__module__.startswith('nnAudio') else _passing  # it notes the length of what it saw last
-        attributes = {k:_state(v) for k,v in sorted(vars(m).items()) if k not in passing}
+        attributes = {k:_state(v) for k,v in sorted({**_class_attributes(m), **vars(m)}.items()) if k not in passing}
         code = getattr(m, 'code', '') if isinstance(m, torch.jit.ScriptModule) else _code(type(m))
         d.update(repr((n, type(m).__name__, code, attributes)).encode())
     learned = {id(b) for m in module.modules() if getattr(m, 'track_running_stats', False) for b in m.buffers()}

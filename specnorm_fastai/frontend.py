@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SpecFrontend', 'SpecStream']
 
-# %% ../nbs/65_frontend.ipynb #c1541499
-import json,os,re,warnings
+# %% ../nbs/65_frontend.ipynb #c0b99587
+import inspect,json,os,re,warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import is_dataclass
@@ -291,6 +291,7 @@ def _two_frames(front):
 
 def _check_export(self):
     "Raise where a front end has no exported form"
+    if 'prefer_deferred_runtime_asserts_over_guards' not in inspect.signature(torch.export.export).parameters: raise ImportError(f"export: expected torch 2.9 or newer, got {torch.__version__}")
     if self.typed or self.wave is not None:
         raise ValueError("export: expected plain values from end to end; "
             + (f"waveform_norm={self.waveform_norm!r} has no exported form, 'standard' has" if self.wave is not None else f"{[type(t).__name__ for t in self.then if not isinstance(t, _then)]} have no exported form; SpecNormalize with statistics, the last of all, has"))

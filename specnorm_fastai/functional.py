@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from fastai.torch_core import TensorBase
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .fast import compiled,in_parts
@@ -415,16 +416,22 @@ def dct_matrix(
     if norm not in (None,'ortho'): raise ValueError(f"norm: expected None or 'ortho', got {norm!r}")
     return _dct_matrix(n_mfcc, n_mels, norm, dtype, torch.device(device)).clone()
 
-# %% ../nbs/10_functional.ipynb #c622e07b
+# %% ../nbs/10_functional.ipynb #cdc01926
+def _bare(x): return x.as_subclass(Tensor) if isinstance(x, TensorBase) else x  # of fastai's types, which know where they come from, the numbers
+def _as(res, x):
+    "A result of the type of `x`, with all that it knows"
+    if isinstance(x, TensorBase): res = torch.as_subclass(res, type(x)); res.set_meta(x, as_copy=True)
+    return res
+
 def _stats_like(x, *stats):
     if not x.is_floating_point(): raise TypeError(f"x: expected floating point values, got {x.dtype}")
     dtype = torch.float64 if x.dtype==torch.float64 else torch.float32
-    return [s.to(device=x.device, dtype=dtype) if isinstance(s, Tensor) else torch.tensor(s, device=x.device, dtype=dtype) for s in stats]
+    return [_bare(s).to(device=x.device, dtype=dtype) if isinstance(s, Tensor) else torch.tensor(s, device=x.device, dtype=dtype) for s in stats]
 
 def _compiled_affine(x, mean, std, back, out=None):
     "`normalize`, or back, by a kernel, to `out` or a new tensor; None where that cannot be"
     k = compiled(x, mean, std)
-    if k is None or not x.ndim or any(v.ndim>x.ndim or v.ndim and v.shape[-1]!=1 for v in (mean,std)): return
+    if k is None or not x.ndim or any(v.ndim>x.ndim or v.ndim and v.shape[-1]!=1 or any(a not in (1,b) for a,b in zip(v.shape[::-1], x.shape[::-1])) for v in (mean,std)): return
     if out is None: out = torch.empty_like(x:=x.contiguous())
     elif not x.is_contiguous(): return
     else: out[:0].zero_()  # so that autograd knows of the change
@@ -442,8 +449,8 @@ def normalize(
 )->Tensor: # Like `x`
     "`(x - mean) / std`"
     m,s = _stats_like(x, mean, std)
-    res = _compiled_affine(x, m, s, False)
-    return ((x-m)/s).to(x.dtype) if res is None else res
+    res = _compiled_affine(_bare(x), m, s, False)
+    return ((x-m)/s).to(x.dtype) if res is None else _as(res, x)
 
 def denormalize(
     x:Tensor, # Normalized values, any shape
@@ -452,8 +459,8 @@ def denormalize(
 )->Tensor: # Like `x`
     "`x * std + mean`, the inverse of `normalize`"
     m,s = _stats_like(x, mean, std)
-    res = _compiled_affine(x, m, s, True)
-    return (x*s+m).to(x.dtype) if res is None else res
+    res = _compiled_affine(_bare(x), m, s, True)
+    return (x*s+m).to(x.dtype) if res is None else _as(res, x)
 
 def normalize_(
     x:Tensor, # As of `normalize`; it is overwritten
@@ -462,7 +469,7 @@ def normalize_(
 )->Tensor: # `x`
     "`normalize` in place"
     m,s = _stats_like(x, mean, std)
-    if _compiled_affine(x, m, s, False, x) is None: x.copy_((x-m)/s) if m.dtype!=x.dtype else x.sub_(m).div_(s)
+    if _compiled_affine(y:=_bare(x), m, s, False, y) is None: x.copy_((x-m)/s) if m.dtype!=x.dtype else x.sub_(m).div_(s)
     return x
 
 def denormalize_(
@@ -472,7 +479,7 @@ def denormalize_(
 )->Tensor: # `x`
     "`denormalize` in place"
     m,s = _stats_like(x, mean, std)
-    if _compiled_affine(x, m, s, True, x) is None: x.copy_(x*s+m) if m.dtype!=x.dtype else x.mul_(s).add_(m)
+    if _compiled_affine(y:=_bare(x), m, s, True, y) is None: x.copy_(x*s+m) if m.dtype!=x.dtype else x.mul_(s).add_(m)
     return x
 
 # %% ../nbs/10_functional.ipynb #cefad416

@@ -654,11 +654,14 @@ def from_ast(cls:SpecStats,
     return _reading(p/'preprocessor_config.json' if p.is_dir() else p, read)
 
 @patch
-def to_ast(self:SpecStats)->dict: # 'mean', 'std', 'do_normalize'
-    "Fields for an ASTFeatureExtractor, which divides by twice its std: half of the global std"
+def to_ast(self:SpecStats,
+    half:bool=True # Halve the std, for values of std 1 behind an extractor? False: leave it, for values of std 0.5, which AST's published networks know
+)->dict: # 'mean', 'std', 'do_normalize'
+    "Global mean and, by default, *half* the std, as fields for an ASTFeatureExtractor, which divides by twice its std"
+    if not isinstance(half, bool): raise TypeError(f"half: expected True or False, got {half!r}")
     if self._table[0].shape[1]>1: raise ValueError(f"to_ast: expected one channel, got {self._table[0].shape[1]}")
     s = self.reduce((0,1,2,3))
-    return dict(mean=s.mean.item(), std=s.std.item()/2, do_normalize=True)
+    return dict(mean=s.mean.item(), std=s.std.item()/(2 if half else 1), do_normalize=True)
 
 @patch(cls_method=True)
 def from_arrays(cls:SpecStats,

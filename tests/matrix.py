@@ -16,13 +16,14 @@ STACKS = {
     'numba that compiles nothing': (None, [], ['numba'], None, ['tests/test_collect.py']),
     'no torchaudio': (None, [], ['torchaudio'], None, ['tests/test_collect.py']),
     'spawn': (None, [], [], 'spawn', []),
-    'Python 3.10, torch 2.6, fastai 2.8.9': ('3.10', ['fastai==2.8.9','torch==2.6.0','torchaudio==2.6.0','pandas<3','librosa<1'], [], None, ['tests/test_collect.py']),
+    'Python 3.10, torch 2.6, fastai 2.8.9': ('3.10', ['fastai==2.8.9','torch==2.6.0','torchaudio==2.6.0','pandas<3','librosa<1'], [], None, SHORT),
+    'Python 3.10, torch 2.9, fastai 2.8.12': ('3.10', ['fastai==2.8.12','torch==2.9.1','torchaudio==2.9.1','pandas<3','librosa<1'], [], None, ['tests/test_collect.py']),
     'Python 3.12, newest': ('3.12', ['fastai','torch','torchaudio','librosa'], [], None, ['tests/test_collect.py']),
     'Python 3.13, newest': ('3.13', ['fastai','torch','torchaudio','librosa'], [], None, ['tests/test_collect.py'])}
 
 def _requirements():
     cfg = ConfigParser(delimiters=['='], interpolation=None); cfg.read(root/'settings.ini')
-    return [l.strip() for l in cfg['DEFAULT']['requirements'].splitlines() if l.strip()]+['pytest','hypothesis','onnx','onnxscript','onnxruntime']
+    return [l.strip() for l in cfg['DEFAULT']['requirements'].splitlines() if l.strip()]+['pytest','hypothesis','ipython','onnx','onnxscript','onnxruntime']
 
 def interpreter(version):
     "The newest Python of a version that is here, or None"

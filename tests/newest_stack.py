@@ -1,4 +1,4 @@
-"The package with whatever versions are newest: import it, build a DataBlock, train an epoch, export its front end. A program, not a pytest: that environment has none"
+"The package with whatever versions there are, the newest or others: import it, build a DataBlock, train an epoch, export its front end. A program, not a pytest: an environment may have none"
 import sys,tempfile,warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -33,13 +33,14 @@ def main():
         with again.no_bar(): _,_,p = again.predict(path/'audio'/dls.valid_ds.items.filename.iloc[0])
         assert probs.shape==(16,8) and (p-probs[0]).abs().max()<1e-5, (p,probs[0])
         front,x = SpecFrontend.from_dls(dls),torch.rand(3,1,9001)-.5
-        assert (front.export().module()(x)-front(x)).abs().max()<1e-5
+        try: assert (front.export().module()(x)-front(x)).abs().max()<1e-5
+        except ImportError as e: assert tuple(map(int, torch.__version__.split('.')[:2]))<(2,9), e; print(e)
         args = 512,40,16000,256,512,0.,None
         mel = torch.compile(lambda y: mel_spectrogram_torch(y, *args), fullgraph=True, backend='aot_eager')
         assert (mel(x)-mel_spectrogram_torch(x, *args)).abs().max()<1e-4
         assert suggest_normalization(dls, progress=False).way in ('global','frequency','item','item_frequency','item+frequency')
         table = compare(path, path/'out', ways=['none','pcen+global'], epochs=1, runs=2, duration=.5, arch='small', bs=16, log=lambda s: None)
         assert table.runs.tolist()==[2,2] and (path/'out'/'report.html').stat().st_size>10**5
-    print('newest stack: imported, trained an epoch, exported, loaded, predicted and compared')
+    print('stack: imported, trained an epoch, exported, loaded, predicted and compared')
 
 if __name__=='__main__': main()

@@ -70,9 +70,22 @@ def loaded(clips, epochs):
     import loads
     return loads.all_rounds(clips, epochs, lambda s: print(s, flush=True))
 
-def matrix(envs, only):
+def guided_by(seconds, only=None):
+    "Results, promises that were broken, and why none of it could be run"
+    import guided
+    if why:=guided.missing(): print(f'atheris: not run: {why}', flush=True); return {},[],why
+    res,bad = {},[]
+    for k in only or guided.TARGETS:
+        r = guided.guide(k, seconds, lambda s: print(s, flush=True))
+        if 'broken' in r: bad.append(f"{k}: {r['broken']}"); print('BROKEN', bad[-1][:3000], flush=True)
+        else: res[k] = r
+    return res,bad,None
+
+def matrix(envs, only, each):
     import matrix as m
-    return {n:m.run(n, envs, lambda s: print(s, flush=True)) for n in only or m.STACKS}
+    res = {}
+    for n in only or m.STACKS: res[n] = m.run(n, envs, lambda s: print(s, flush=True)); each(res)
+    return res
 
 def write(d):
     "RELIABILITY.md of what was run"
@@ -85,6 +98,12 @@ def write(d):
               when('fuzz'), '', '| input | tried | ends | seconds |', '|---|---|---|---|']
         L += [f"| {k} | {v['tried']:,} | {', '.join(f'{e}: {n:,}' for e,n in sorted(v['ends'].items(), key=lambda p: -p[1]))} | {v['seconds']} |" for k,v in f.items()]
         L += ['', f"{sum(v['tried'] for v in f.values()):,} in all. An altered page of a cache is found by LMDB's verifier before the file is opened; that needs lmdb 3, and a cache that no other process has open.", '']
+    if 'atheris' in d:
+        f = d['atheris']['results']
+        L += ['## Bad input, guided', '', 'atheris (libFuzzer) alters bytes and keeps those that reach other parts of this package, which alone is instrumented (`tests/guided.py`). The promise is the same. Digests and sums are made to fit, as by one who means it. '
+              '`reached`: places of the code that the first inputs reach, and all of them.', '', when('atheris'), '', '| input | tried | ends | reached | seconds |', '|---|---|---|---|---|']
+        L += [f"| {k} | {v['tried']:,} | {', '.join(f'{e}: {n:,}' for e,n in sorted(v['ends'].items(), key=lambda p: -p[1]))} | {v['reached'][0]}, {v['reached'][1]} | {v['seconds']} |" for k,v in f.items()]
+        L += ['']
     if 'faults' in d:
         L += ['## Faults', '', when('faults'), '', '| fault | promise | rounds | test |', '|---|---|---|---|']
         for k,(promise,test) in PROMISES.items():
@@ -113,13 +132,14 @@ def write(d):
 def main():
     p = argparse.ArgumentParser(prog='python -m tests.reliability', description=__doc__)
     p.add_argument('--fuzz', type=int, metavar='N', help='inputs of each kind (5000)')
-    p.add_argument('--only', nargs='+', help='these kinds of input, these faults or these stacks alone; the other results are kept')
+    p.add_argument('--only', nargs='+', help='these kinds of input, these faults or these stacks alone; the other results are kept, so that a run can go on where one ended')
+    p.add_argument('--atheris', type=int, metavar='SECONDS', help='inputs that are guided by what they reach, so long for each kind; skipped where atheris is not importable (180)')
     p.add_argument('--faults', type=int, metavar='ROUNDS', help='rounds of killing (40)')
     p.add_argument('--load', type=int, nargs=2, metavar=('CLIPS','EPOCHS'), help='(100000 50)')
     p.add_argument('--matrix', nargs='?', const=tempfile.gettempdir(), metavar='FOLDER', help='other versions, in environments that are made in this folder (5 to 8 GB at a time)')
     p.add_argument('--write', action='store_true', help='only write RELIABILITY.md of what was kept')
     a = p.parse_args()
-    if not any(v is not None for v in (a.fuzz,a.faults,a.load,a.matrix)) and not a.write: a.fuzz,a.faults,a.load = 5000,40,(100_000,50)
+    if not any(v is not None for v in (a.fuzz,a.atheris,a.faults,a.load,a.matrix)) and not a.write: a.fuzz,a.atheris,a.faults,a.load = 5000,180,40,(100_000,50)
     import torch
     torch.set_num_threads(1)
     d,bad = json.loads(kept.read_text()) if kept.exists() else {},[]
@@ -129,9 +149,10 @@ def main():
         d[k] = dict(date=str(date.today()), machine=machine(), results={**old, **results})
         kept.write_text(json.dumps(d, indent=1)+'\n')
     if a.fuzz is not None: res,b = fuzzed(a.fuzz, a.only); keep('fuzz', res); bad += b
+    if a.atheris is not None: res,b,_ = guided_by(a.atheris, a.only); keep('atheris', res); bad += b
     if a.faults is not None: res,b = faulted(a.faults, a.only); keep('faults', res); bad += b
     if a.load is not None: keep('load', loaded(*a.load))
-    if a.matrix is not None: res = matrix(a.matrix, a.only); keep('matrix', res); bad += [f"{k}: {v}" for k,v in res.items() if v['state']=='failed']
+    if a.matrix is not None: res = matrix(a.matrix, a.only, lambda r: keep('matrix', r)); bad += [f"{k}: {v}" for k,v in res.items() if v['state']=='failed']
     write(d)
     print(f'{len(bad)} promises broken' if bad else 'every promise kept')
     return int(bool(bad))

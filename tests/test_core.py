@@ -619,3 +619,11 @@ def test_samples_are_those_of_soundfile_to_the_last_bit(tmp_path, fmt, ch, at):
             got = AudioTensor.create(p, frame_offset=at[0], num_frames=at[1])
             assert got.sr==8000 and got.is_contiguous() and got.dtype==torch.float32
             assert np.array_equal(got.numpy(), want) and np.array_equal(np.signbit(got.numpy()), np.signbit(want)), sub
+
+@pytest.mark.parametrize('make', [lambda x: AudioTensor(x, sr=16000), lambda x: AudioSpectrogram(x[:,None], settings=dict(sr=16000))], ids=['audio','spec'])
+def test_a_scalar_is_formatted_as_torchs(make):
+    x = torch.randn(2,3,5); t = make(x)
+    for s in ('.1f','','>12.3e'): assert format(t.min(), s)==format(x.min(), s)
+    assert f'{t.sum().requires_grad_():.2f}'==f'{x.sum():.2f}' and f'{(t>0).sum():3d}'==f'{(x>0).sum():3d}'
+    assert f'{t}'==str(t)
+    with pytest.raises(TypeError): f'{t:.1f}'

@@ -145,6 +145,11 @@ def test_exported_program_is_the_front_end(kind, wave):
     f,_ = made(kind, wave, 'frequency'); p = f.export().module()
     for n,b in ((1500,1),(1501,5),(16001,2)): x = noise(b,1,n, seed=n).plain(); close(p(x), f(x))
 
+def test_export_says_that_torch_is_too_old(monkeypatch):
+    f,_ = made('Mel')
+    monkeypatch.setattr(torch.export, 'export', lambda mod, args, kwargs=None, *, dynamic_shapes=None, strict=True: None)  # as in torch 2.6
+    with pytest.raises(ImportError, match='torch 2.9 or newer, got '+torch.__version__.replace('+', '.')): f.export()
+
 def test_export_takes_clips_from_two_frames_on():
     for kind,kw in (('VITS',{}),('Mel',dict(center=False)),('Basic',dict(center=False, pad=20)),('VITS',dict(mirror=0))):
         f = SpecFrontend(CFGS[kind](**kw), 16000); least = next(n for n in range(f.least, 9999) if f.n_frames(n)>1)

@@ -323,3 +323,30 @@ def test_standardize_has_no_overflow_in_half():
     x = (rand(1,100000)*1000).half()  # a sum of squares far above 65504
     y = standardize(x)
     assert torch.isfinite(y).all() and y.double().std().item()==pytest.approx(1, abs=1e-3)
+
+@pytest.mark.parametrize('dims', [(0,1,3),(0,1,2,3)])
+def test_normalize_of_a_spectrogram_is_that_of_its_numbers(dims, monkeypatch):
+    "By the same kernel, and it keeps its type and what it knows"
+    import specnorm_fastai.functional as F
+    from specnorm_fastai.core import AudioSpectrogram
+    x = torch.randn(3,1,80,200, generator=torch.Generator().manual_seed(0))*9-40
+    sg = AudioSpectrogram(x.clone(), settings=dict(sr=16000, to_db=True), freqs=range(80), lengths=[200,150,3], fn=['a','b','c'], silent=torch.zeros(3,200, dtype=torch.bool))
+    m,s = x.mean(dims, keepdim=True),x.std(dims, keepdim=True)
+    by,of = [],F._compiled_affine
+    def spy(*a): res = of(*a); by.append(res is not None); return res
+    monkeypatch.setattr(F, '_compiled_affine', spy)
+    for f in (F.normalize, F.denormalize):
+        want,got = f(x, m, s),f(sg, m, s)
+        assert type(got) is AudioSpectrogram and torch.equal(got.plain(), want) and got.data_ptr()!=sg.data_ptr()
+        assert (got.settings,got.freqs,got.fn)==(sg.settings,sg.freqs,sg.fn) and got.lengths.tolist()==[200,150,3] and torch.equal(got.silent, sg.silent)
+        assert torch.equal(f(sg, sg.mean(dims, keepdim=True), sg.std(dims, keepdim=True)).plain(), f(x, m, s))  # statistics of the same type
+    assert len(set(by))==1, by  # all by the kernel, or none where it is off
+    want = F.normalize(x, m, s)
+    assert F.normalize_(sg, m, s) is sg and torch.equal(sg.plain(), want) and sg.lengths.tolist()==[200,150,3]
+    assert torch.equal(F.denormalize_(sg, m, s).plain(), F.denormalize(want, m, s))
+    assert len(set(by))==1, by
+
+def test_normalize_broadcasts_what_is_larger_than_x():
+    from specnorm_fastai.functional import normalize
+    x = torch.randn(1,1,200,300); m,s = torch.randn(2,1,200,1),torch.rand(2,1,200,1)+.5
+    torch.testing.assert_close(normalize(x, m, s), (x-m)/s)

@@ -58,3 +58,24 @@ def test_what_is_watched_would_be_noticed(tmp_path):
         with pytest.raises(fuzzing.Broken): fuzzing.tried(f, ['name'], seconds=1)
     def good(): raise ValueError('name: expected')
     assert fuzzing.tried(good, ['name'])=='ValueError' and fuzzing.tried(lambda: None, [])=='read'
+
+@pytest.mark.parametrize('k', range(5))
+def test_what_guided_input_begins_with_is_read(k, tmp_path, monkeypatch):
+    "The programs of guided.py, which atheris drives where it is installed: some seeds are read, what is cut is a promised error"
+    import guided
+    from specnorm_fastai import specstats
+    monkeypatch.setattr(specstats, '_digest', specstats._digest)
+    seeds,run = guided._made[guided.TARGETS[k]](fuzzing, tmp_path)
+    ends = [run(b) for b in seeds]
+    assert 'read' in ends and {run(b[:len(b)//2]) for b in seeds}<={'read','ValueError','TypeError','OSError'}, ends
+
+def test_without_atheris_its_part_is_skipped_with_a_reason(monkeypatch, capsys):
+    import reliability
+    monkeypatch.setitem(sys.modules, 'atheris', None)
+    assert reliability.guided_by(1)[:2]==({},[]) and 'atheris: not run: atheris is not importable' in capsys.readouterr().out
+
+def test_a_promise_broken_by_guided_input_is_told(tmp_path):
+    pytest.importorskip('atheris')
+    import guided
+    res = guided.guide('csv tables', 3)
+    assert res['tried']>20 and 'broken' not in res and res['reached'][1]>=res['reached'][0]>0, res

@@ -277,3 +277,37 @@ def test_scripted_modules_are_pipes_too():
         warnings.simplefilter('ignore'); net = torch.jit.script(Net())
     x = AudioTensor(torch.rand(1,800), sr=16000)
     torch.testing.assert_close(AudioToSpec(net)(x).plain(), AudioToSpec(Net())(x).plain())
+
+class Classy(nn.Module):
+    "What torchaudio keeps as attributes stands in the class"
+    n_fft,hop_length,sample_rate,gain = 256,100,16000,2.
+    def forward(self, x): return spectrogram(x, self.n_fft, hop_length=self.hop_length, power=1)[...,::3,:]*self.gain
+
+def test_settings_are_read_off_a_class_too():
+    sg = AudioToSpec(Classy())(noise(1,4000))
+    assert (sg.n_fft,sg.hop_length,sg.sample_rate)==(256,100,16000)
+    with pytest.raises(ValueError, match='16000'): AudioToSpec(Classy())(noise(1,4000, sr=8000))
+    own = Classy(); own.hop_length = 50
+    assert AudioToSpec(own).settings['hop_length']==50  # an attribute of its own comes first
+    assert 'n_fft' not in AudioToSpec(nn.Sequential(nn.Identity())).settings  # torch's classes have none
+
+def test_other_data_of_a_class_is_another_module(monkeypatch):
+    was = AudioToSpec(Classy()).settings['pipe']
+    monkeypatch.setattr(Classy, 'gain', 3.)
+    assert AudioToSpec(Classy()).settings['pipe']!=was
+    monkeypatch.setattr(Classy, 'gain', 2.)
+    assert AudioToSpec(Classy()).settings['pipe']==was
+
+def test_units_and_frequencies_can_be_given():
+    hz = torch.arange(43)*3*16000/256
+    t = AudioToSpec(Classy(), units='magnitude', freqs=hz)
+    sg = t(noise(2,1,4000))
+    assert sg.units=='magnitude' and sg.freqs==tuple(hz.tolist()) and sg[0].freqs==sg.freqs
+    assert fingerprint(sg)['units']=='magnitude' and AudioToSpec(Classy())(noise(1,4000)).freqs is None
+    t = pickle.loads(pickle.dumps(t)); assert t(noise(1,4000)).freqs==sg.freqs
+    with pytest.raises(ValueError, match='freqs: expected one for each of the 43 rows that Classy gives, got 2'): AudioToSpec(Classy(), freqs=[1.,2.])(noise(1,4000))
+    for bad in ([], 3., ['x'], [1.,float('nan')], [[1.]]):
+        with pytest.raises(ValueError, match='freqs: expected one finite number'): AudioToSpec(Classy(), freqs=bad)
+    for bad in ('', 'std', 3):
+        with pytest.raises(ValueError, match='units: expected a name'): AudioToSpec(Classy(), units=bad)
+    with pytest.raises(ValueError, match='units, freqs: expected None'): AudioToSpec(AudioToSpec.from_cfg(AudioConfig.BasicSpectrogram()).pipe, units='dB')

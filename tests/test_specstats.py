@@ -954,3 +954,11 @@ def test_constant_rows_are_named():
     for x in (_x(1,1,2,1), np.full((3,1,2,4),.1)):
         s = _stats(x); assert len(s.constant_rows())==2 and repr(s) and s.plot() and not s.std.isnan().any()
     assert not s.standard_error().isnan().any() and all(v.isfinite().all() for v in s.interval(simultaneous=True)) and s.interval(simultaneous=True)[0].equal(s.mean)
+
+def test_to_ast_halves_the_std_or_leaves_it():
+    "The extractor divides by twice what stands there"
+    s = SpecStats(torch.tensor([1.,3.]), torch.tensor([2.,2.]), 5)
+    g = s.reduce('global')
+    assert s.to_ast()['std']==g.std.item()/2 and s.to_ast(half=False)==dict(mean=g.mean.item(), std=g.std.item(), do_normalize=True)
+    assert abs(SpecStats.from_ast(s.to_ast(), unchecked=True).std.item()-g.std.item())<1e-12
+    with pytest.raises(TypeError, match='half: expected True or False'): s.to_ast(half=.5)

@@ -1,5 +1,8 @@
 """Makes the site in _docs/ from the notebooks with their stored outputs, the docments and the Markdown files. Executes no notebook, asks nothing of the network.
 
+nbdev's own `nbdev-docs` is not used: it renders with quarto, a program of its own that no package index holds (`quarto-cli` on PyPI only downloads it from GitHub while it is installed).
+This one needs nothing but the extra `docs`.
+
     python tools/docs.py            build; exit 1 where a link, an anchor or a picture leads nowhere
     python tools/docs.py --serve    build, then serve it on http://127.0.0.1:8000
 """
