@@ -194,8 +194,8 @@ def _answers(rows, preds, cluster, score=None):
     preds = _columns(preds, 'preds', run+['filename','label','predicted']+[c for c in (cluster,score) if c])
     for nm,df,key in (('rows',rows,run),('preds',preds,run+['filename'])):
         if (twice:=df.duplicated(key)).any(): raise ValueError(f"{nm}: expected each {', '.join(key)} once, got {tuple(df[twice][key].iloc[0])} again")
-    preds['right'] = (preds.label.astype(str)==preds.predicted.astype(str)).astype(float) if score is None else preds[score].astype(float)
-    if not preds.right.between(-1, 1).all(): raise ValueError(f"score: expected values from -1 to 1 in column {score!r}, got {preds.right[~preds.right.between(-1, 1)].iloc[0]}")
+    preds['right'] = (preds.label.astype(str)==preds.predicted.astype(str)).astype(float) if score is None else pd.to_numeric(preds[score], errors='coerce')
+    if not preds.right.between(-1, 1).all(): raise ValueError(f"score: expected values from -1 to 1 in column {score!r}, got {preds[score][~preds.right.between(-1, 1)].iloc[0]!r}")
     acc,told = preds.groupby(run).right.mean(),rows.set_index(run).accuracy
     if set(acc.index)!=set(told.index): raise ValueError(f"preds: expected those of the runs in rows, got another set of runs: {sorted(set(acc.index)^set(told.index), key=str)[0]} is in only one of them")
     if score is None and (off:=(acc-told.reindex(acc.index)).abs()>1e-3).any(): raise ValueError(f"preds: expected the accuracies of rows, got {acc[off].iloc[0]:.4f} instead of {told[off.idxmax()]:.4f} for {off.idxmax()}")
@@ -275,6 +275,7 @@ def analyze(
 )->pd.DataFrame: # A row for each way; accuracies and differences as fractions
     "Accuracy with interval, difference to the baseline by two tests, and a verdict that needs both, for each way"
     _level(level)
+    if score is not None and (not isinstance(score, str) or not score): raise ValueError(f"score: expected the name of a column of preds, got {score!r}")
     right,fold,clusters,rows = _answers(rows, preds, cluster, score)
     ways = list(right)
     if baseline is None: baseline = 'none' if 'none' in right else ways[0]

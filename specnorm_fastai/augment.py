@@ -289,13 +289,13 @@ class ChangeSpeed(_Random):
         store_attr()
         super().__init__(p=p)
     def encodes(self, x:AudioTensor):
-        if x.ndim>2: raise ValueError(f"ChangeSpeed: expected one clip, (channel, time), got a batch of shape {tuple(x.shape)}: it belongs into item_tfms")
+        if x.ndim>2: raise ValueError(f"x: ChangeSpeed expected one clip, (channel, time), got a batch of shape {tuple(x.shape)}: it belongs into item_tfms")
         g = self._generator()
         hit,u = torch.rand(2, generator=g).tolist()
-        if hit>=self.p or not x.numel() or self.max_factor==1: return x
+        n = x.shape[-1] if x.lengths is None else int(x.lengths)
+        if hit>=self.p or not x.numel() or not n or self.max_factor==1: return x
         import soxr
         v,sr = _working(x.plain()).detach().cpu(),x.need_sr()
-        n = x.shape[-1] if x.lengths is None else int(x.lengths)
         y = soxr.resample(v[...,:n].reshape(-1, n).T.numpy(), sr*self.max_factor**(2*u-1), sr)
         y = torch.from_numpy(np.ascontiguousarray(y.T)).reshape(*x.shape[:-1], -1)
         return AudioTensor(y.to(x.device, x.dtype), sr=sr, fn=x.fn, waveform_norm=x.waveform_norm)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['read_recipe', 'summarize', 'compare']
 
-# %% ../nbs/80_compare.ipynb #ced81b08
-import hashlib,json,platform,re,shlex
+# %% ../nbs/80_compare.ipynb #ce82f11f
+import hashlib,json,math,platform,re,shlex,sys
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_known,_make_arch,_setting_defaults
+from .experiment import _check_files,_items,_known,_make_arch,_setting_defaults
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -62,7 +62,7 @@ def _machine():
     return {**_versions(), 'machine': platform.machine(), 'device': device}
 
 def _run_file(out, key):
-    return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0]}-{key[1]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
+    return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0][:80]}-{key[1][:80]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
 
 def _digest(settings, way):
     "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, and the options of its way"
@@ -105,6 +105,8 @@ def _open_out(out, info):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
         options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
         arms = {**old.get('arms', {}), **settings['arms']}
+        same = lambda n: all({**_setting_defaults, **a}=={**_setting_defaults, **b} and v==w for (v,a),(w,b) in [(arm_settings(n, {**settings, 'arms':t}) for t in (old['arms'],settings['arms']))])
+        arms.update({n:a for n,a in old.get('arms', {}).items() if n in settings['arms'] and same(n)})  # told in other words
         was,now = ({**_setting_defaults, **v} for v in (old,settings))
         now['way_options'],was['way_options'] = options,{**options, **old.get('way_options', {})}
         now['arms'],was['arms'] = arms,{**arms, **old.get('arms', {})}
@@ -118,6 +120,7 @@ def _open_out(out, info):
     if old is None: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     return runs,call
 
+# %% ../nbs/80_compare.ipynb #c025dc33
 _of_stats = ('features','duration','crop','min_energy','sample_rate','waveform','mask','way_options')
 class _Data:
     "The clips of an experiment, their splits, and the statistics of each, taken once"
@@ -135,13 +138,19 @@ class _Data:
     def stats(self, fold, chain='', before=(), quantiles=False, s=None):
         s = s or self.settings
         of = fold,chain,json.dumps([s[k] for k in _of_stats])
-        if quantiles or (key:=(of,False)) not in self._stats: key = of,quantiles
+        key = of,quantiles
         if key not in self._stats: self._stats[key] = collect_stats(self.dls(fold, before, s), quantiles=quantiles, progress=False, mask=None if s['mask']=='none' else s['mask'])
         return self._stats[key]
     def of(self, fold, name):
         "Transforms and settings of a way or an arm"
         way,s = arm_settings(name, self.settings)
         return way_tfms(way, lambda *a: self.stats(fold, *a, s=s), s),s
+
+    def try_arm(self, name):
+        "Make a batch of an arm, so that what cannot be is told before anything is trained"
+        f = next(iter(self.valid))
+        try: tfms,s = self.of(f, name); self.dls(f, tfms, s).valid.one_batch()
+        except (ValueError,RuntimeError) as e: raise ValueError(f"arms.{name}: {e}") from None
 
 class _Progress(Callback):
     "One bar over the training batches of all runs"
@@ -150,25 +159,29 @@ class _Progress(Callback):
     def after_batch(self):
         if self.training: self.k += 1; self.bar.update(self.k)
 
+# %% ../nbs/80_compare.ipynb #cb8ba8c8
 def _flat(settings): return {k: v if v is None or isinstance(v, (str,int,float)) else json.dumps(v) for k,v in settings.items()}
 
-def _run_all(data, todo, out, settings):
-    "Train the runs that are not done; each is on disk before the next begins"
-    from fastprogress.fastprogress import progress_bar
+def _run_all(data, todo, out, settings, log=print):
+    "Train the runs that are not done; each is on disk before the next begins. Progress is one bar, or in a file a line for each run"
+    from fastprogress.fastprogress import IN_NOTEBOOK,progress_bar
+    bars = IN_NOTEBOOK or bool(sys.stdout) and sys.stdout.isatty()
     def steps(way, f):
         _,s = arm_settings(way, data.settings)
         return s['members']*s['epochs']*max(1, int((~data.valid[f]).sum())//s['bs'])
-    bar,k = progress_bar(range(sum(steps(w, f) for w,f,_ in todo)), leave=False),0
-    bar.update(0)
+    bar,k = progress_bar(range(sum(steps(w, f) for w,f,_ in todo)), leave=False) if bars else None,0
+    if bars: bar.update(0)
     for i,(way,f,seed) in enumerate(todo):
-        bar.comment = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {seed}'
+        told = f'run {i+1}/{len(todo)}: {way}, fold {f}, seed {seed}'
+        if bars: bar.comment = told
         start = datetime.now().astimezone().isoformat(timespec='seconds')
         tfms,s = data.of(f, way)
-        try: d = train_run(data.df, data.valid[f], tfms, seed, s, data.store(s), data.workers, _Progress(bar, k))
+        try: d = train_run(data.df, data.valid[f], tfms, seed, s, data.store(s), data.workers, _Progress(bar, k) if bars else None)
         except FloatingPointError as e: raise ValueError(f"the run {way}, fold {f}, seed {seed}: {e}") from None
         k += steps(way, f)
         d['row'] = dict(way=way, fold=f, seed=seed, **d['row'], started=start, **_flat(s))
         _write(_run_file(out, (way,f,seed)), json.dumps(dict(d, settings=_digest(settings, way))))
+        if not bars: log(f"{told}: {100*d['row']['accuracy']:.1f} %, {d['row']['seconds']:.1f} s")
 
 def _write_tables(out, done, ways):
     "results.csv, predictions.csv, classes.csv and history.csv of all runs in a folder"
@@ -184,6 +197,7 @@ def _write_tables(out, done, ways):
     for nm,t in tables.items(): _write(out/f'{nm}.csv', t.to_csv(index=False))
     return tables
 
+# %% ../nbs/80_compare.ipynb #cdd53fab
 def _analyze_conditions(tables, baseline, src=None):
     "`analyze` under each condition, and of what each clip loses on average over all of them"
     rows,preds,res = tables['results'],tables['predictions-conditions'],[]
@@ -202,6 +216,7 @@ def _analyze_conditions(tables, baseline, src=None):
     res.append(analyze(rows, mean.assign(predicted=mean.label), score='score', **kw).assign(condition='all, against clean'))
     return pd.concat(res, ignore_index=True)[['condition',*res[0].columns[:-1]]]
 
+# %% ../nbs/80_compare.ipynb #c1d00cf1
 def _write_results(out, info, tables): _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
 
 def _write_stats(out, data, sr):
@@ -219,7 +234,7 @@ def _write_examples(out, data, ways, n=4):
     f,valid = next(iter(data.valid.items()))
     some = data.df[valid].drop_duplicates('label').head(n)
     def batch(tfms):
-        with torch.no_grad(): x = next(iter(data.dls(f, *tfms).test_dl(some, num_workers=0, bs=n)))[0]
+        with torch.no_grad(): x = next(iter(data.dls(f, *tfms).test_dl(_items(some), num_workers=0, bs=n)))[0]
         return x,x.plain().float().cpu().numpy()[:,0]
     (x,before),units = batch(()),{}
     arrays = dict(filename=some.filename.to_numpy(dtype=str), label=some.label.to_numpy(dtype=str), freqs=np.array(x.freqs or []), before=before,
@@ -271,6 +286,7 @@ def _clusters(df, folds, log):
         return None
     return src
 
+# %% ../nbs/80_compare.ipynb #cf4ff8d3
 def _some_stats():
     "Statistics of no sound, to try options with"
     rec = StatsRecorder('frequency', quantiles=True)
@@ -285,16 +301,22 @@ def _arguments(given, synthetic):
     every = {**_call_defaults, **(_synthetic if synthetic else {}), **recipe, **given}
     call = {k:every.pop(k) for k in _call_defaults}
     if isinstance(call['ways'], str): call['ways'] = [call['ways']]
-    settings,arms = experiment_settings(**every),call.pop('arms')
-    check_arms(arms, settings)
+    settings = experiment_settings(**every)
+    arms = check_arms(call.pop('arms'), settings)
+    if arms and 'ways' not in recipe and 'ways' not in given: call['ways'] = list(arms)
     check_ways(call['ways'], settings['way_options'], arms)
+    if 'ways' not in given or 'arms' in given:
+        if rest:=[n for n in arms if n not in call['ways']]: raise ValueError(f"arms: expected each among the ways {call['ways']}, got {rest[0]!r} beside them")
     settings['arms'] = {k:v for k,v in arms.items() if k in call['ways']}
     used = {p for w in call['ways'] for p in arm_settings(w, settings)[0].split('+')}
     settings['way_options'] = {k:v for k,v in settings['way_options'].items() if k in used}
     for w in call['ways']:  # a bad name or option is named before anything is trained
         way,s = arm_settings(w, settings)
-        way_tfms(way, lambda *a: _some_stats(), s)
-        if not s['arch_options'].get('pretrained'): _make_arch(s)(2, 1)
+        try: way_tfms(way, lambda *a: _some_stats(), s)
+        except ValueError as e:
+            if w not in arms: raise
+            raise ValueError(f"arms.{w}: {e}") from None
+        if w not in arms and not s['arch_options'].get('pretrained'): _make_arch(s)(2, 1)
     for k,lo in (('runs',1),('workers',0),('seed',0)):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
     return call,settings
@@ -312,6 +334,7 @@ def _read_data(data, test_data, cols):
     res.attrs = dict(made_folds=False, source=dict(zip(res.filename, of)) if df.attrs['source'] or test.attrs['source'] else None)
     return res
 
+# %% ../nbs/80_compare.ipynb #ce83d690
 def compare(
     data:str|Path=None, # Folder of `read_table`; None: the synthetic set, written into `out`
     out:str|Path='results', # Folder for the results; finished runs in it are kept
@@ -362,7 +385,8 @@ def _many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 def _compare(df, out, call, s, where, log, cache=None):
     "The experiment, in a folder that no other process writes to"
     secs,digest = _check_files(df)
-    s = dict(s, duration=s['duration'] or float(min(np.ceil(secs.max()*1000)/1000, 5.)))
+    longest = float(min(np.ceil(secs.max()*1000)/1000, 5.))
+    s = dict(s, duration=s['duration'] or longest, arms={n:{**a, **({'duration':a['duration'] or longest} if 'duration' in a else {})} for n,a in s['arms'].items()})
     folds = _choose_folds(df, call['fold'])
     ways,n_cls = call['ways'],df.label.nunique()
     # `settings` must agree where runs are added to a folder; `call` may differ
@@ -384,12 +408,14 @@ def _compare(df, out, call, s, where, log, cache=None):
     log(f"{len(df)} clips of {n_cls} classes, {s['duration']:g} s each; {_many(len(ways), 'way')}, {_many(len(folds), 'fold')}, {_many(call['runs'], 'seed')}: "
         f"{_many(len(keys), 'run')} of {_many(s['epochs'], 'epoch')}" + (f", {len(keys)-len(todo)} of them done before" if len(todo)<len(keys) else ''))
     src = _clusters(df, folds, log)
+    if (low:=df.attrs.get('rate', math.inf))<s['sample_rate']: log(f"Some clips are of {low} Hz, and resampled to {s['sample_rate']} Hz: rows above {low/2:g} Hz hold nothing of them. A lower sample_rate is faster and loses nothing")
     data = _Data(df, folds, s, call['workers'], cache)
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
+    for w in dict.fromkeys(w for w,_,_ in todo if w in s['arms']): data.try_arm(w)
     try:
         if todo:
             for f in ('analysis.csv','conditions-analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed
-            _run_all(data, todo, out, settings)
+            _run_all(data, todo, out, settings, log)
     finally:  # also where it was interrupted
         if done:=_load_runs(out, settings):
             tables = _write_tables(out, done, every)
@@ -406,5 +432,6 @@ def _compare(df, out, call, s, where, log, cache=None):
     if more:=len(set(done)-set(keys)): log(f"The folder holds {more} more run{'s' if more>1 else ''}, which count too")
     log(f"\nAccuracy on {place}, compared to {call['baseline']}:\n\n{format_analysis(res)}\n")
     if (res.low<=1/n_cls).all(): log(f"No way is clearly above chance, {100/n_cls:.1f} %: the networks have hardly learned. More epochs or a smaller bs may help; an epoch has {_many(max(1, int(rows.n_train.min())//s['bs']), 'step')}")
+    if s['conditions']: log(f"What is left under {_many(len(s['conditions']), 'other condition')} stands in the report and in {out/'conditions-analysis.csv'}")
     log(f"Chance is {100/n_cls:.1f} %. Look at {report}")
     return res

@@ -23,7 +23,7 @@ from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import *
 from fastai.data.block import CategoryBlock,DataBlock,TransformBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import ColReader,IndexSplitter
+from fastai.data.transforms import IndexSplitter,ItemGetter
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from fasttransform.cast import retain_meta
@@ -121,13 +121,16 @@ def split_masks(
     return valid
 
 def _check_files(df):
-    "Seconds of each clip and a digest of table and audio, or one error that names all bad files"
+    "Seconds of each clip and a digest of table and audio, or one error that names all bad files; the lowest sample rate is noted in `attrs`"
+    rates = []
     digest = hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
     def seconds(f):
         n,sr,_ = audio_info(f)
+        rates.append(sr)
         digest.update(Path(f).read_bytes())
         return n/sr
     secs = _of_each_file(seconds, df.path.tolist(), 'checking files')
+    df.attrs['rate'] = min(rates)
     return np.array(secs),digest.hexdigest()[:16]
 
 # %% ../nbs/77_experiment.ipynb #cd4a399f
@@ -217,6 +220,7 @@ def list_ways(): # A table: way, what it does, and the options that a recipe may
     "The ways that an experiment can compare; with `+` one follows another"
     return pd.DataFrame([(k,v[0],', '.join(_options(k))) for k,v in _ways.items()], columns=['way','what it does','options']).set_index('way')
 
+# %% ../nbs/77_experiment.ipynb #c0829b2e
 def check_ways(
     ways, # Names, such as ['none', 'global', 'pcen+global']
     options=None, # For each name its own options, and `use` for the way that it is one of
@@ -237,8 +241,8 @@ def check_ways(
             if (kind:=_kinds.get(use, use)) in used: raise ValueError(f"ways: {used[kind]!r} and {p!r} are done by one transform, which a pipeline holds once, got {w!r}")
             used[kind] = p
             if use not in _ways:
-                near = get_close_matches(use, list(_ways), 1)
-                raise ValueError(f"ways: {use!r} is not known{f'; did you mean {near[0]!r}?' if near else '.'} There are {', '.join(_ways)}, and chains such as pcen+global")
+                near = get_close_matches(use, [*_ways,*arms], 1)
+                raise ValueError(f"ways: {use!r} is not known{f'; did you mean {near[0]!r}?' if near else '.'} There are {', '.join([*arms,*_ways])}, and chains such as pcen+global")
             if use=='none' and len(parts)>1: raise ValueError(f"ways: 'none' stands alone, got {w!r}")
             if use=='pcen' and i: raise ValueError(f"ways: 'pcen' takes power, so it comes first in a chain, got {w!r}")
     for k,o in options.items():
@@ -264,57 +268,70 @@ def way_tfms(
         except (TypeError,ValueError) as e: raise ValueError(f"way_options.{p}: {e}") from None
     return res
 
-# %% ../nbs/77_experiment.ipynb #cc888488
+# %% ../nbs/77_experiment.ipynb #c811b4e6
+_alterations = dict(sample_rate=(100,10**6), low=(1,10**6), high=(1,10**6), snr=(-200,200), color=(-2,2), gain=(-200,200), bits=(2,24), keep=(.001,600), silence=(.001,600))
+
+def _check_alteration(k, v):
+    "Raise where an alteration is none"
+    _known('alter_audio', k, list(_alterations))
+    whole,(lo,hi) = k in ('sample_rate','bits'),_alterations[k]
+    if isinstance(v, bool) or not isinstance(v, int if whole else (int,float)) or not lo<=v<=hi:
+        raise ValueError(f"{k}: expected a {'whole ' if whole else ''}number of {lo:g} to {hi:g}, got {v!r}")
+
+def _band(v, sr, k, hz):
+    "Values with what lies below (`low`) or above (`high`) a frequency taken away"
+    from scipy.signal import butter,sosfiltfilt
+    if not hz<sr/2: raise ValueError(f"{k}: expected less than half the sample rate, {sr/2:g} Hz, got {hz!r}")
+    sos = butter(8, hz, 'highpass' if k=='low' else 'lowpass', fs=sr, output='sos')
+    return torch.from_numpy(sosfiltfilt(sos, v.numpy(), padlen=min(60, v.shape[-1]-1)).copy())
+
 def alter_audio(
-    x:AudioTensor, # Waveform, (channel, time)
+    x:AudioTensor, # Waveform of one clip, (channel, time)
     sample_rate:int=None, # Resample to so many Hz and back: what lies above half of it is lost
     low:float=None, # Take away what lies below so many Hz, by a Butterworth filter of order 8 run both ways
     high:float=None, # Take away what lies above so many Hz, by the same
-    snr:float=None, # Add Gaussian noise so many dB below the clip's power
-    color:float=0., # Of the noise: power falls as 1/f**color
+    snr:float=None, # Add Gaussian noise whose power is so many dB below the clip's; to a silent clip none
+    color:float=0., # Of the noise: power falls as 1/f**color above 20 Hz
     gain:float=None, # Multiply by so many dB
-    bits:int=None, # Round to so many bits after all that, 2 to 24, at full scale 1; what lies beyond is clipped
+    bits:int=None, # Round to so many bits, at full scale 1; what lies beyond is clipped
     keep:float=None, # Keep the loudest stretch of so many seconds
-    silence:float=None, # Put so many seconds of digital silence around it, half of them before
+    silence:float=None, # Put digital silence in place of so many seconds, half of them at each end
     seed:int=0 # Of the noise
-)->AudioTensor: # Another waveform, in the order of the arguments
+)->AudioTensor: # A new waveform; alterations are applied in the order of the arguments
     "The sound of a clip under other conditions"
-    sr,v = x.need_sr(),x.plain().double()
-    def hz(k, f):
-        if not 0<f<sr/2: raise ValueError(f"{k}: expected Hz above 0 and below half the sample rate, {sr/2:g}, got {f!r}")
-        return f
-    if sample_rate is not None:
-        y = Resample(sr)(Resample(sample_rate)(retain_meta(x, x.as_subclass(type(x))))).plain().double()
-        v = torch.nn.functional.pad(y, (0,max(0, v.shape[-1]-y.shape[-1])))[...,:v.shape[-1]]
-    for k,f,kind in (('low',low,'highpass'),('high',high,'lowpass')):
-        if f is not None:
-            from scipy.signal import butter,sosfiltfilt
-            v = torch.from_numpy(sosfiltfilt(butter(8, hz(k, f), kind, fs=sr, output='sos'), v.numpy(), padlen=min(60, v.shape[-1]-1)).copy())
+    for k,v in locals().copy().items():
+        if k in _alterations and v is not None: _check_alteration(k, v)
+    if not isinstance(x, AudioTensor) or x.ndim!=2: raise ValueError(f"x: expected an AudioTensor of one clip, (channel, time), got {type(x).__name__} of shape {tuple(getattr(x, 'shape', ()))}")
+    sr,v,n = x.need_sr(),x.plain().double(),x.shape[-1]
+    if sample_rate is not None and n:
+        y = Resample(sr)(Resample(sample_rate)(AudioTensor(v, sr=sr))).plain()
+        v = torch.nn.functional.pad(y, (0,max(0, n-y.shape[-1])))[...,:n]
+    for k,hz in (('low',low),('high',high)):
+        if hz is not None and n: v = _band(v, sr, k, hz)
     if snr is not None:
-        g = torch.Generator().manual_seed(seed)
-        v = v + v.pow(2).mean().sqrt()*10**(-snr/20)*colored_noise(list(v.shape), color, fmin=20/sr, generator=g)
+        noise = colored_noise(list(v.shape), color, fmin=min(.5, 20/sr), generator=torch.Generator().manual_seed(seed)).double()
+        v = v + noise*(v.pow(2).mean()/noise.pow(2).mean().clamp(min=1e-30)).sqrt()*10**(-snr/20)
     if gain is not None: v = v*10**(gain/20)
-    if bits is not None: v = (v.clamp(-1, 1)*2**(bits-1)).round()/2**(bits-1)
-    if keep is not None and (n:=max(1, round(keep*sr)))<v.shape[-1]:
+    if bits is not None: v = (v.clamp(-1, 1-2.**(1-bits))*2**(bits-1)).round()/2**(bits-1)
+    if keep is not None and (k:=max(1, round(keep*sr)))<n:
         power = torch.nn.functional.pad(v.pow(2).sum(0).cumsum(0), (1,0))
-        at = int((power[n:]-power[:-n]).argmax())
-        v = v[...,at:at+n]
-    if silence is not None: v = torch.nn.functional.pad(v, (round(silence*sr/2),)*2)
+        at = int((power[k:]-power[:-k]).argmax())
+        v = v[...,at:at+k]
+    if silence is not None:
+        v,k = v.clone(),min(round(silence*sr/2), v.shape[-1]//2)
+        v[...,:k] = v[...,v.shape[-1]-k:] = 0.
     return AudioTensor(v.to(x.dtype), sr=sr, fn=x.fn)
 
-_alterations = [k for k in signature(alter_audio).parameters if k not in ('x','seed')]
-def _check_conditions(conditions):
-    "Raise where an alteration is not one"
+def _check_conditions(conditions, sr):
+    "Raise where a condition is none"
     if not isinstance(conditions, dict) or not all(isinstance(v, dict) for v in conditions.values()): raise ValueError(f"conditions: expected a table of alterations for each name, got {conditions!r}")
     for name,how in conditions.items():
-        for k,v in how.items():
-            _known(f'conditions.{name}', k, _alterations)
-            if isinstance(v, bool) or not isinstance(v, int if k in ('sample_rate','bits') else (int,float)) or not math.isfinite(v): raise ValueError(f"conditions.{name}.{k}: expected a {'whole ' if k in ('sample_rate','bits') else ''}number, got {v!r}")
-            lo,hi = dict(sample_rate=(1,10**7), bits=(2,24), low=(1e-9,10**7), high=(1e-9,10**7), snr=(-200,200), color=(-4,4), gain=(-200,200)).get(k, (1e-9,600))
-            if not lo<=v<=hi: raise ValueError(f"conditions.{name}.{k}: expected a number of {lo:g} to {hi:g}, got {v!r}")
+        if not str(name).strip() or str(name).startswith('all, '): raise ValueError(f"conditions: expected a name that does not begin with 'all, ', got {name!r}")
+        try: alter_audio(AudioTensor(torch.ones(1, sr), sr=sr), **{k:v for k,v in how.items() if not _check_alteration(k, v)})
+        except ValueError as e: raise ValueError(f"conditions.{name}: {e}") from None
 
 class _Altered(OpenAudio):
-    "Opens a path as another store does, under other conditions"
+    "Opens a path as another store does, under other conditions; noise is another one for each clip"
     def __init__(self, of, how): super().__init__(); self.of,self.how = of,how
     def encodes(self, x:Path): return alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(Path(x).name.encode()))
 
@@ -384,33 +401,38 @@ def experiment_settings(
     if s['precision'] not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {s['precision']!r}")
     if not isinstance(s['way_options'], dict): raise ValueError(f"way_options: expected a table of options for each way, got {s['way_options']!r}")
     feature_config(s['features'])
-    _check_conditions(s['conditions'])
+    _check_conditions(s['conditions'], s['sample_rate'])
     return s
 
+# %% ../nbs/77_experiment.ipynb #cf0b7855
 def arm_settings(
     name:str, # A way or an arm
     settings:dict # Of `experiment_settings`, and `arms`: for each name its way and the settings that are its own
 )->tuple: # The way, and all settings of its runs
     "What an arm of an experiment is run with; a way is an arm without settings of its own"
-    arms = settings.get('arms', {})
-    if name not in arms: return name,{k:v for k,v in settings.items() if k!='arms'}
-    own = {k:None if v is False and k in _nullable else v for k,v in arms[name].items()}
-    return own.pop('way'),{**{k:v for k,v in settings.items() if k!='arms'}, **own}
+    own = dict(settings.get('arms', {}).get(name, {}))
+    way,every = own.pop('way', name),{k:v for k,v in settings.items() if k!='arms'}
+    return way,{**every, **own}
 
 def check_arms(
     arms:dict, # For each name its way and the settings that are its own
     settings:dict # What stands for all, as for `experiment_settings`
-):
+)->dict: # The arms, with None for false where None is meant
     "Raise where an arm is none"
+    res = {}
     if not isinstance(arms, dict) or not all(isinstance(v, dict) for v in arms.values()): raise ValueError(f"arms: expected a table of settings for each name, got {arms!r}")
-    may = [k for k in _setting_defaults if k!='way_options']
+    may = [k for k in _setting_defaults if k not in ('way_options','conditions')]
     for name,own in arms.items():
-        if '+' in name or not name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without +, and not that of a way")
+        if not isinstance(name, str) or '+' in name or not name or name!=name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without + and outer spaces, and not that of a way")
         if 'way' not in own: raise ValueError(f"arms.{name}: expected the way that it takes, such as way = 'global', got {own!r}")
         for k in own: _known(f'arms.{name}', k, ['way',*may])
-        check_ways([own['way']], settings.get('way_options', {}))
-        try: experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})
+        try:
+            check_ways([own['way']], settings.get('way_options', {}))
+            s = experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})
+            if not s['arch_options'].get('pretrained'): _make_arch(s)(2, 1)
         except ValueError as e: raise ValueError(f"arms.{name}: {e}") from None
+        res[name] = {'way':own['way'], **{k:s[k] for k in own if k!='way'}}
+    return res
 
 _nullable = ('duration','min_energy','speed','specaugment','mixup','wd')  # false in a recipe, which has no word for None
 _setting_defaults = {k:p.default for k,p in signature(experiment_settings).parameters.items()}
@@ -421,6 +443,8 @@ class _Centered(ResizeSignal):
     def before_call(self, b, split_idx): self.do,self.at = True,.5
 
 _centring = (SpecNormalize,ItemNormalize,SlidingNormalize,ASTNormalize)
+
+def _items(df): return list(zip(df.path, df.label))  # a row of a DataFrame costs a copy of all its attrs
 
 def experiment_dls(
     df:pd.DataFrame, # Of `read_table`
@@ -443,10 +467,11 @@ def experiment_dls(
     mix,masks = _augments(s, isinstance(last, _centring))
     tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
-    block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ColReader('path'), get_y=ColReader('label'),
+    block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ItemGetter(0), get_y=ItemGetter(1),
                       splitter=IndexSplitter(np.flatnonzero(valid)), item_tfms=item_tfms, batch_tfms=tfms)
-    return block.dataloaders(df, bs=min(s['bs'], int((~valid).sum())), num_workers=workers, persistent_workers=workers>0, device=device)
+    return block.dataloaders(_items(df), bs=min(s['bs'], int((~valid).sum())), num_workers=workers, persistent_workers=workers>0, device=device)
 
+# %% ../nbs/77_experiment.ipynb #c303c7ab
 def _parts(dl):
     "Batch transforms that draw nothing at random, and those that do"
     rand = [t for t in dl.after_batch.fs if getattr(t, 'augments', False)]
@@ -498,18 +523,41 @@ def _is_fixed(df, s, store):
     longest = max(store.kept[p].shape[-1] for p in df.path)
     return len(df)*s['duration']*s['sample_rate']*4<store.max_bytes and (s['crop']=='center' or longest<=int(s['duration']*s['sample_rate']))
 
+# %% ../nbs/77_experiment.ipynb #c8e1e09d
+def _has_look(epoch, n, every): return (epoch+1)%every==0 or epoch+1==n
+
 class _Validate(Callback):
     "Look at the validation clips in some epochs only"
     order = -50
     def __init__(self, every): self.every = every
     def before_validate(self):
-        if self._done() and hasattr(self.learn, 'epoch'): raise CancelValidException
-    def _done(self): return (self.epoch+1)%self.every and self.epoch+1<self.n_epoch
+        if not _has_look(self.epoch, self.n_epoch, self.every): raise CancelValidException
 
-def _looks(v, i, s):
-    "Validation loss and accuracy of an epoch; None where it had no look"
-    seen = (i+1)%s['validate_every']==0 or i+1==s['epochs']
-    return dict(valid_loss=v[1], accuracy=v[2]) if seen else dict(valid_loss=None, accuracy=None)
+def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
+    "A trained network: probabilities of the left out clips under each condition, (condition, clip, class), their targets, what each epoch gave, seconds, and the features it kept"
+    t = time.time()
+    set_seed(seed)
+    dls = experiment_dls(df, valid, norm, s, store, workers)
+    with keep_random_state(): other = [experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid for how in s['conditions'].values()]
+    if _is_fixed(df, s, store): dls = kept = kept or keep_features(dls)
+    learn = spec_learner(dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
+    mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
+    look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
+    room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
+    with learn.no_bar(), learn.no_logging(), room:
+        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix,*look])
+        secs,values,(p,targs) = time.time()-t,list(learn.recorder.values),learn.get_preds()
+        probs = torch.stack([p,*(learn.get_preds(dl=dl)[0] for dl in other)])
+    if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")
+    return probs,targs,values,secs,kept,list(dls.vocab)
+
+def _answers(probs, targs, df, vocab):
+    "What the probabilities of all clips come to: a row for each, and all together"
+    p,pred = probs.max(1)
+    right = probs[torch.arange(len(targs)),targs]
+    preds = [dict(filename=f, label=l, predicted=vocab[i], probability=round(q,6), p_label=round(r,6))
+             for f,l,i,q,r in zip(df.filename, df.label, pred.tolist(), p.tolist(), right.tolist())]
+    return preds,dict(accuracy=float(np.mean([r['label']==r['predicted'] for r in preds])), loss=float(-right.clamp(min=1e-12).log().mean()))
 
 def train_run(
     df:pd.DataFrame, # Of `read_table`
@@ -523,37 +571,16 @@ def train_run(
 )->dict: # row: accuracy, balanced accuracy, loss, clips and seconds; predictions, classes and history: lists of rows
     "Train a network from scratch, or several, and predict the clips that were left out"
     s = {**_setting_defaults, **(settings or {})}
-    t,probs,history,secs = time.time(),None,[],0.
+    total,history,secs,kept = 0.,[],0.,None
     for m in range(s['members']):
-        set_seed(seed if s['members']==1 else seed*1000+m)
-        dls = experiment_dls(df, valid, norm, s, store, workers)
-        if m==0 and (fixed:=_is_fixed(df, s, store)): kept = keep_features(dls)
-        learn = spec_learner(kept if fixed else dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
-        mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
-        look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
-        room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
-        with learn.no_bar(), learn.no_logging(), room:
-            learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix,*look])
-            secs += time.time()-t
-            values = list(learn.recorder.values)
-            own = [learn.get_preds(),*(learn.get_preds(dl=experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid) for how in s['conditions'].values())]
-        targs,own = own[0][1],torch.stack([p for p,_ in own])
-        if not torch.isfinite(own).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")
-        probs = own if probs is None else probs+own
-        history += [dict(**({'member':m} if s['members']>1 else {}), epoch=i+1, train_loss=v[0], **_looks(v, i, s)) for i,v in enumerate(values)]
-        t = time.time()
-    probs,vocab,vdf = probs/s['members'],list(dls.vocab),df[valid]
-    def answers(probs):
-        "What the probabilities of all clips come to"
-        p,pred = probs.max(1)
-        right = probs[torch.arange(len(targs)),targs]
-        preds = [dict(filename=f, label=l, predicted=vocab[i], probability=round(q,6), p_label=round(r,6))
-                 for f,l,i,q,r in zip(vdf.filename, vdf.label, pred.tolist(), p.tolist(), right.tolist())]
-        return preds,dict(accuracy=float(np.mean([r['label']==r['predicted'] for r in preds])), loss=float(-right.clamp(min=1e-12).log().mean()))
-    preds,of = answers(probs[0])
+        probs,targs,values,took,kept,vocab = _train_one(df, valid, norm, seed if s['members']==1 else seed*1000+m, s, store, workers, cbs, kept)
+        total,secs = total+probs,secs+took
+        for i,v in enumerate(values):
+            valid_loss,acc = v[1:3] if _has_look(i, s['epochs'], s['validate_every']) else (None,None)  # fastai repeats the last ones
+            history.append(dict(**({'member':m} if s['members']>1 else {}), epoch=i+1, train_loss=v[0], valid_loss=valid_loss, accuracy=acc))
+    (preds,of),*other = [_answers(p, targs, df[valid], vocab) for p in total/s['members']]
     classes = _class_rows([r['label'] for r in preds], [r['predicted'] for r in preds], vocab)
     recalls = [c['recall'] for c in classes if c['clips']]
     row = dict(accuracy=of['accuracy'], balanced_accuracy=float(np.mean(recalls)), loss=of['loss'], n_train=int((~valid).sum()), n_valid=len(preds), seconds=round(secs,2))
-    other = {}
-    for k,p in zip(s['conditions'], probs[1:]): ps,o = answers(p); other[k] = dict(o, predicted=[r['predicted'] for r in ps], p_label=[r['p_label'] for r in ps])
-    return dict(row=row, predictions=preds, classes=classes, history=history, **({'conditions':other} if other else {}))
+    under = {k:dict(o, predicted=[r['predicted'] for r in ps], p_label=[r['p_label'] for r in ps]) for k,(ps,o) in zip(s['conditions'], other)}
+    return dict(row=row, predictions=preds, classes=classes, history=history, **({'conditions':under} if under else {}))

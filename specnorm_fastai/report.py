@@ -20,7 +20,7 @@ from .features import AudioConfig,AudioToSpec
 _numbers = set('''accuracy loss seconds n_train n_valid epochs clips recall precision f1 probability p_label epoch train_loss valid_loss
     low high diff diff_low diff_high p p_holm boot_low boot_high runs'''.split())
 _needs = dict(analysis='way runs accuracy verdict', predictions='way fold seed filename label predicted', classes='way label clips recall',
-              history='way epoch')  # the columns that a section cannot do without
+              history='way epoch', **{'conditions-analysis':'condition way accuracy verdict'})  # the columns that a section cannot do without
 
 def _read_csv(path, need):
     "A table of an experiment; numbers only where numbers belong"
@@ -48,6 +48,11 @@ def _read_examples(path):
     if not {'filename','label','seconds','freqs'}<=set(res): raise ValueError(f"filename, label, seconds or freqs is not among {sorted(res)}")
     return res
 
+def _arms(e):
+    "The arms among the ways, with the settings of each"
+    arms = e.settings.get('arms')
+    return {k:a for k,a in arms.items() if k in e.ways and isinstance(a, dict)} if isinstance(arms, dict) else {}
+
 def _plain_list(v): return v if isinstance(v, (list,tuple)) else [] if v is None else [v]
 
 def _load(out):
@@ -63,7 +68,9 @@ def _load(out):
     for name,file,read in [(k, f'{k}.csv', lambda p,k=k: _read_csv(p, _needs[k])) for k in _needs] + \
             [('stats','stats.json',_read_stats), ('examples','examples.npz',_read_examples)]:
         setattr(e, name, None)
-        if not (out/file).is_file(): e.left_out[file] = 'it is not in the folder'; continue
+        if not (out/file).is_file():
+            if name!='conditions-analysis' or e.settings.get('conditions'): e.left_out[file] = 'it is not in the folder'
+            continue
         try: setattr(e, name, read(out/file))
         except Exception as err: e.left_out[file] = f"it could not be read: {f'no {err}' if isinstance(err, KeyError) else err}"
     there = list(dict.fromkeys(rows.way))
@@ -208,20 +215,25 @@ def _headline(e):
 
 def _s_verdicts(e):
     s,r = e.settings,e.rows
-    tiles = [(len(e.ways), 'way' if len(e.ways)==1 else 'ways'), (len(r), 'run' if len(r)==1 else 'runs'), (s.get('clips'),'clips'), (s.get('classes') or len(e.labels) or None,'classes')]
+    what = 'arm' if _arms(e) else 'way'
+    tiles = [(len(e.ways), what if len(e.ways)==1 else f'{what}s'), (len(r), 'run' if len(r)==1 else 'runs'), (s.get('clips'),'clips'), (s.get('classes') or len(e.labels) or None,'classes')]
     if k:=s.get('classes') or len(e.labels): tiles.append((f'{100/k:.1f} %','is chance'))
     if 'seconds' in r: tiles.append((_time(r.seconds.sum()), 'of training'))
     tiles = ''.join(f'<div><dt>{_e(t)}</dt><dd>{_e(f"{v:,}" if isinstance(v, int) else v)}</dd></div>' for v,t in tiles if v is not None)
     items = ''.join(f'<li>{_swatch(e,w)}<p>{_badge(x["verdict"]) if x.get("verdict") else ""} {_verdict(e,x)}</p></li>' for w,x in e.found.items())
     k,f,n = len(e.ways),r.fold.nunique(),r.seed.nunique()
-    lead = f"{_many(k,'way')} to normalize {'mel spectrograms' if (ft.get('kind', 'mel') if isinstance(ft:=s.get('features'), dict) else ft)=='mel' else 'spectrograms'}, each on {_many(f,'fold')} with {_many(n,'seed')}"
-    if s.get('arch'): lead += f"; network <code>{_n(s['arch'])}</code>"
-    if _num(s.get('epochs')): lead += f"; {_many(int(s['epochs']),'epoch')} a run"
+    lead = f"{_many(k,'arm')}" if _arms(e) else f"{_many(k,'way')} to normalize {'mel spectrograms' if (ft.get('kind', 'mel') if isinstance(ft:=s.get('features'), dict) else ft)=='mel' else 'spectrograms'}"
+    lead += f", each on {_many(f,'fold')} with {_many(n,'seed')}"
+    own = {k for a in _arms(e).values() for k in a}  # of some arms: the table of arms tells
+    if s.get('arch') and 'arch' not in own: lead += f"; network <code>{_n(s['arch'])}</code>"
+    if _num(s.get('epochs')) and 'epochs' not in own: lead += f"; {_many(int(s['epochs']),'epoch')} a run"
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
     own = {w:o for w,o in (s.get('way_options') or {}).items() if w in e.ways and isinstance(o, dict)}
     note += ''.join(f'<p class="note"><strong>{_n(w)}</strong> is {_n(o.get("use", w))} with {_and([f"{_n(k)} = {_n(v)}" for k,v in o.items() if k!="use"] or ["no other options"])}.</p>' for w,o in own.items())
-    return f'<p class="lead">{lead}.</p><dl class="tiles">{tiles}</dl><ul class="verdicts">{items}</ul>{note}'
+    said = ''.join(f'<li>{_swatch(e,k)}<p><b>{_n(k)}</b>: {_n(", ".join(f"{o} {_value(v)}" for o,v in a.items()))}</p></li>' for k,a in _arms(e).items())
+    if said: said = f'<ul class="verdicts" aria-label="Arms">{said}</ul>'
+    return f'<p class="lead">{lead}.</p>{said}<dl class="tiles">{tiles}</dl><ul class="verdicts">{items}</ul>{note}'
 
 def _s_table(e):
     cols = [('Way',0),('Accuracy %',1),('95 % interval',1),('Difference',1),('its 95 % interval',1),('p (Holm)',1),('Verdict',0),('Runs',1),('s per run',1)]
@@ -459,7 +471,9 @@ def _s_examples(e, most=6, budget=2_200_000):
         figs += ''.join(_spec(x[f'way:{w}'][i], x['freqs'], secs, _way(e,w), f'{nm} under {w}', lims[w], _unit_of(e,w), 'viridis') for w in ways)
         res += f'<section class="clip"><h3>{_n(lab)} <span class="mut">{_n(nm)}</span></h3><div class="specs">{figs}</div></section>'
         if len(res)>budget: break
-    return f'<p class="sub">The same clips before normalization and under each way. The colours of a way mean the same in all its pictures.</p>{res}'
+    left = [w for w in e.ways if f'way:{w}' not in x]
+    said = f" {', '.join(map(_n, left))}: of other features or another duration, and not shown." if left else ''
+    return f'<p class="sub">The same clips before normalization and under each way. The colours of a way mean the same in all its pictures.{said}</p>{res}'
 
 # %% ../nbs/85_report.ipynb #cbdf78fa
 def _excerpt(path, seconds=6., sr=16000):
@@ -538,6 +552,25 @@ def _command(e):
 
 def _value(v): return ', '.join(map(str, v)) if isinstance(v, (list,tuple)) else json.dumps(v, ensure_ascii=False) if isinstance(v, dict) else 'yes' if v is True else 'no' if v is False else '–' if v is None else str(v)
 
+def _s_conditions(e):
+    "Accuracy under each condition, and what is lost over all of them"
+    d = getattr(e, 'conditions-analysis')
+    if d is None: return ''
+    under = e.settings.get('conditions') if isinstance(e.settings.get('conditions'), dict) else {}
+    ways,acc = [w for w in e.ways if w in set(d.way)],{(r['condition'],r['way']):(r['accuracy'],r['verdict']) for r in d.to_dict('records')}
+    clean = {w:r.get('accuracy') for w,r in e.found.items()}
+    def cell(c, w):
+        v,word = acc.get((c,w), (math.nan,''))
+        return (_pct(v)+{'better':' ↑', 'worse':' ↓'}.get(word, '') if _num(v) else '–', v)
+    names = [c for c in dict.fromkeys(d.condition) if not c.startswith('all, ')]
+    rows = [[('none','')]+[(_pct(clean[w]) if _num(clean.get(w)) else '–', clean.get(w, math.nan)) for w in ways]]
+    rows += [[(f"{_n(c)} <span class=\"mut\">{_n(', '.join(f'{k} {v}' for k,v in under.get(c, {}).items()))}</span>",c)]+[cell(c,w) for w in ways] for c in names]
+    lost = [w for w in ways if ('all, against clean',w) in acc]
+    words = '; '.join(f"{_n(w)} {_points(acc['all, against clean',w][0])}" + {'better':', less than the baseline', 'worse':', more than the baseline'}.get(acc['all, against clean',w][1], '') for w in lost)
+    return (f'<p class="sub">The same networks on the same clips as others would hear them, accuracy in %. Arrows: better or worse than {_base(e)} under that condition, established by both tests.</p>'
+            + _table([('Condition',0),*((w,1) for w in ways)], rows, 'Accuracy under each condition')
+            + (f'<p>Lost on average over all conditions, in points: {words}.</p>' if lost else ''))
+
 def _s_settings(e):
     def dl(title, d): return f'<div><h3>{title}</h3><dl class="kv">' + ''.join(f'<dt>{_e(k)}</dt><dd>{_n(_value(v))}</dd>' for k,v in d.items()) + '</dl></div>' if d else ''
     r = e.rows
@@ -549,7 +582,8 @@ def _s_settings(e):
     if 'seconds' in r:
         t = r.groupby('way').seconds
         secs = '<p>Time per run: ' + '; '.join(f'{_n(w)} {_time(t.mean()[w])}' for w in e.ways) + f'. All runs together: {_time(r.seconds.sum())}.</p>'
-    return (f'<h3>To repeat it</h3><pre tabindex="0"><code id="cmd">{_e(_command(e))}</code></pre>{secs}<div class="kvs">{dl("Settings", e.settings)}{dl("This call", call)}{dl("Versions", e.info.get("versions") or {})}</div>'
+    arms = ''.join(dl(f'Arm {_n(k)}', a) for k,a in _arms(e).items())
+    return (f'<h3>To repeat it</h3><pre tabindex="0"><code id="cmd">{_e(_command(e))}</code></pre>{secs}<div class="kvs">{arms}{dl("Settings", {k:v for k,v in e.settings.items() if k!="arms"})}{dl("This call", call)}{dl("Versions", e.info.get("versions") or {})}</div>'
             f'<details><summary>All {len(r)} runs</summary>{_table(cols, rows, "Every run")}</details>')
 
 # %% ../nbs/85_report.ipynb #cfbb425b
@@ -675,11 +709,12 @@ def write_report(
     e = _load(out)
     e.found = _analysis(e)
     name = _data_name(e)
-    head = f'<header><p class="kicker">Normalizing spectrograms · {_n(name)}</p><h1>{_headline(e)}</h1>{_s_verdicts(e)}</header>'
-    sections = [('table','Results',_s_table(e)), ('runs','Every run',_s_runs(e)), ('confusions','Confusions',_s_confusion(e)), ('classes','Classes',_s_classes(e)),
+    what = 'Comparing arms' if _arms(e) else 'Normalizing spectrograms'
+    head = f'<header><p class="kicker">{what} · {_n(name)}</p><h1>{_headline(e)}</h1>{_s_verdicts(e)}</header>'
+    sections = [('table','Results',_s_table(e)), ('runs','Every run',_s_runs(e)), ('conditions','Other conditions',_s_conditions(e)), ('confusions','Confusions',_s_confusion(e)), ('classes','Classes',_s_classes(e)),
                 ('training','Training',_s_curves(e)), ('statistics','Statistics',_s_stats(e)), ('spectrograms','Before and after',_s_examples(e)),
                 ('errors','Hardest clips',_s_errors(e, files, max_errors)), ('settings','How it was made',_s_settings(e))]
     path = e.out/'report.html'
-    text = _page(e, f'Normalizing spectrograms: {name}', sections, head)
+    text = _page(e, f'{what}: {name}', sections, head)
     with _whole_file(path) as tmp: Path(tmp).write_bytes(text.encode('utf-8', 'replace'))
     return path

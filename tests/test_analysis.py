@@ -264,3 +264,6 @@ def test_a_score_takes_the_place_of_right_or_wrong():
     a = analyze(rows, preds, 'a', score='change').set_index('way')
     assert abs(a.accuracy['a'])<.02 and abs(a.accuracy['b']+.2)<.02 and abs(a['diff']['b']+.2)<.02 and a.verdict['b']=='worse' and a.low['b']<-.15
     with pytest.raises(ValueError, match="score: expected values from -1 to 1 in column 'change'"): analyze(rows, preds.assign(change=2.), 'a', score='change')
+    with pytest.raises(ValueError, match="score: expected values from -1 to 1 in column 'way', got 'a'"): analyze(rows, preds, 'a', score='way')
+    for bad in ('',['change']):
+        with pytest.raises(ValueError, match='score: expected the name of a column'): analyze(rows, preds, 'a', score=bad)

@@ -22,7 +22,7 @@ def test_the_command_line_writes_everything(done, small):
     out,r = done
     assert r.returncode==0, r.stderr
     assert [l.split()[0] for l in r.stdout.splitlines() if l.split()[:1] and l.split()[0] in ('none','global','frequency')]==['none','global','frequency']
-    assert '%' in r.stdout and '100.00%' in r.stdout.replace(' ','')  # progress while it works
+    assert all(f'run {i}/3: {w}, fold 1, seed 0: ' in r.stdout for i,w in ((1,'none'),(2,'global'),(3,'frequency'))) and '\r' not in r.stdout  # progress while it works
     rows,preds,info = pd.read_csv(out/'results.csv'),pd.read_csv(out/'predictions.csv'),json.loads((out/'results.json').read_text())
     assert {'way','fold','seed','accuracy','balanced_accuracy','loss','n_train','n_valid','seconds','started','arch','features','epochs','lr','bs'}<=set(rows.columns)
     assert list(rows.way)==['none','global','frequency'] and set(rows.arch)=={'small'} and set(rows.n_train)=={32} and set(rows.n_valid)=={8}
@@ -448,30 +448,53 @@ def test_networks_are_checked_before_anything_is_written(small, tmp_path):
     assert not (tmp_path/'o').exists()
 
 
-ARMS = dict(plain=dict(way='global'), wide=dict(way='item+global', arch_options=dict(width=8), bs=16))
+ARMS = dict(plain=dict(way='global'), wide=dict(way='item+global', arch_options=dict(width=8), bs=16), level=dict(way='frequency', waveform='none', features='spec', sample_rate=8000, duration=False))
 def test_arms_are_run_with_settings_of_their_own(small, tmp_path):
-    a = quiet(small, tmp_path/'a', ways=['global','plain','wide'], arms=ARMS, conditions=dict(soft=dict(gain=-20)))
-    assert list(a.way)==['global','plain','wide']
+    a = quiet(small, tmp_path/'a', ways=['global','plain','wide','level'], arms=ARMS, conditions=dict(soft=dict(gain=-20)))
+    assert list(a.way)==['global','plain','wide','level']
     rows = pd.read_csv(tmp_path/'a'/'results.csv').set_index('way')
-    assert rows.loc['global','loss']==pytest.approx(rows.loc['plain','loss'], rel=1e-4) and list(rows.bs)==[32,32,16] and rows.arch_options['wide']=='{"width": 8}'
+    assert rows.loc['global','loss']==pytest.approx(rows.loc['plain','loss'], rel=1e-4) and list(rows.bs)==[32,32,16,32] and list(rows.duration)==[.3,.3,.3,pytest.approx(.5, abs=.01)] and rows.arch_options['wide']=='{"width": 8}'
     alone = quiet(small, tmp_path/'b', ways=['item+global'], arch_options=dict(width=8), bs=16)
     assert pd.read_csv(tmp_path/'b'/'results.csv').loss.item()==pytest.approx(rows.loss['wide'], rel=1e-4)
+    quiet(small, tmp_path/'c', ways=['frequency'], waveform='none', features='spec', sample_rate=8000, duration=None)
+    assert pd.read_csv(tmp_path/'c'/'results.csv').loss.item()==pytest.approx(rows.loss['level'], rel=1e-4)  # its statistics are its own
     cond = pd.read_csv(tmp_path/'a'/'conditions.csv')
-    assert list(cond.way)==['global','plain','wide'] and set(cond.condition)=={'soft'}
+    assert list(cond.way)==['global','plain','wide','level'] and set(cond.condition)=={'soft'}
+    page = (tmp_path/'a'/'report.html').read_text()
+    assert 'Other conditions' in page and '4 arms' in page and 'Arm <bdi>level</bdi>' in page and '<bdi>level</bdi>: of other features or another duration' in page
     told = pd.read_csv(tmp_path/'a'/'conditions-analysis.csv')
-    assert list(told.condition.unique())==['soft','all, against clean'] and len(told)==6
+    assert list(told.condition.unique())==['soft','all, against clean'] and len(told)==8
     soft,clean = cond.set_index('way').accuracy,rows.accuracy
     assert np.allclose(told[told.condition=='soft'].set_index('way').accuracy, soft[told.way.unique()]) and np.allclose(told[told.condition!='soft'].set_index('way').accuracy, (soft-clean)[told.way.unique()])
     said = []
     quiet(small, tmp_path/'a', recipe=tmp_path/'a'/'recipe.json', epochs=None, runs=None, duration=None, arch=None, log=said.append)  # the recipe that it wrote holds the arms
-    assert '3 of them done before' in said[0]
+    assert '4 of them done before' in said[0]
     with pytest.raises(ValueError, match='arms was'): quiet(small, tmp_path/'a', ways=['wide'], arms=dict(wide=dict(way='item')), conditions=dict(soft=dict(gain=-20)))
     more = quiet(small, tmp_path/'a', ways=['other'], arms=dict(other=dict(way='item')), conditions=dict(soft=dict(gain=-20)))
-    assert list(more.way)==['global','plain','wide','other']
+    assert list(more.way)==['global','plain','wide','level','other']
+    same = dict(wide=dict(ARMS['wide'], epochs=1))  # told in other words
+    assert list(quiet(small, tmp_path/'a', ways=['wide'], arms=same, conditions=dict(soft=dict(gain=-20))).way)==list(more.way)
+
+def test_arms_alone_are_what_is_compared(small, tmp_path):
+    (r:=tmp_path/'r.toml').write_text('[arms.a]\nway = "global"\n[arms.b]\nway = "item"\n')
+    assert list(quiet(small, tmp_path/'out', recipe=r).way)==['a','b']
+    (r2:=tmp_path/'r2.toml').write_text('ways = ["a"]\n'+r.read_text())
+    with pytest.raises(ValueError, match=re.escape("arms: expected each among the ways ['a'], got 'b' beside them")): quiet(small, tmp_path/'out2', recipe=r2)
+    assert list(quiet(small, tmp_path/'out3', recipe=r2, ways=['b']).way)==['b']
+
+@pytest.mark.parametrize('own,msg', [(dict(features=dict(kind='mel', n_fft=32768)), 'arms.a: '), (dict(sample_rate=400), 'arms.a: ')])
+def test_an_arm_that_cannot_be_is_told_before_anything_is_trained(small, tmp_path, own, msg):
+    with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'out', ways=['none','a'], arms=dict(a=dict(way='none', **own)))
+    assert not list((tmp_path/'out'/'runs').glob('*.json'))
+
+def test_a_long_name_of_an_arm_is_a_file(small, tmp_path):
+    name = 'x'*300
+    assert list(quiet(small, tmp_path/'out', ways=[name], arms={name:dict(way='none')}).way)==[name]
 
 @pytest.mark.parametrize('arms,msg', [(dict(a=dict(epochs=3)), "arms.a: expected the way"), (dict(item=dict(way='global')), "'item' is no name for an arm"), (dict(a=dict(way='globl')), "did you mean 'global'"),
     (dict(a=dict(way='global', epoch=3)), "arms.a: 'epoch' is not known; did you mean 'epochs'"), (dict(a=dict(way='global', epochs=0)), 'arms.a: epochs: expected a whole number'), ([1], 'arms: expected a table'),
-    ({'a+b':dict(way='global')}, 'one without +')])
+    ({'a+b':dict(way='global')}, 'one without +'), ({'a ':dict(way='global')}, 'outer spaces'), ({1:dict(way='global')}, '1 is no name'), (dict(a=dict(way='global', conditions={})), "arms.a: 'conditions' is not known"),
+    (dict(a=dict(way='global', arch='smal')), "arms.a: arch: no network 'smal'")])
 def test_arms_that_are_none_are_refused(small, tmp_path, arms, msg):
     with pytest.raises(ValueError, match=re.escape(msg)): quiet(small, tmp_path/'out', ways=['global'], arms=arms)
     assert not (tmp_path/'out').exists()
