@@ -278,6 +278,7 @@ def ways_figure(
     for ax in axs[n:]: ax.set_axis_off()
     return fig
 
+# %% ../nbs/92_demo.ipynb #cbd27179
 def stats_figure(
     view:ClipView, # See `describe_clip`
     size=(4.8,3.1) # Inches
@@ -574,7 +575,7 @@ def _loopback(host):
     try: return host=='localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError: return False
 
-def _check_free(host, port):
+def _check_free(host, port, also=''):
     "Raise where nothing can listen there"
     try: family,_,_,_,at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError,UnicodeError): raise OSError(f"--host: no such address: {host!r}") from None
@@ -582,13 +583,18 @@ def _check_free(host, port):
         if os.name=='posix': s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a minute ago is free
         try: s.bind(at)
         except OSError as e:
-            if e.errno==errno.EADDRINUSE: raise OSError(f"--port: {port} is taken by another program, maybe another specnorm-demo; give another one, such as --port {port+1 if port<65535 else 7860}") from None
-            if e.errno==errno.EACCES: raise OSError(f"--port: {port} is not for everybody here; give one above 1023, such as --port 7860") from None
+            if e.errno==errno.EADDRINUSE: raise OSError(f"--port: {port} is taken by another program{also}, maybe another specnorm-demo; give another one, such as --port {port+1 if port<65535 else 7860}") from None
+            if e.errno==errno.EACCES: raise OSError(f"--port: {port} needs administrator rights; give one above 1023, such as --port 7860") from None
             raise OSError(f"--host: cannot listen on {host!r}: {e.strerror}") from None
+
+def _check_both(host, port):
+    "Raise where nothing can listen there, or on 127.0.0.1, where Gradio tries the port first whatever the host"
+    _check_free(host, port)
+    if host!='127.0.0.1': _check_free('127.0.0.1', port, ' on 127.0.0.1, where it must be free too')
 
 def _serve(args):
     demo = SpecDemo(None if args.model is None else load_spec_model(args.model), None if args.stats is None else SpecStats.load(args.stats))
-    _check_free(args.host, args.port)
+    _check_both(args.host, args.port)
     with tempfile.TemporaryDirectory(prefix='specnorm-demo-', ignore_cleanup_errors=True) as folder:
         _private(folder)
         page = demo_page(demo, args.max_seconds, args.max_mb, args.threshold)
@@ -596,7 +602,7 @@ def _serve(args):
         if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, stop)
         try:
             try: url = page.launch(server_name=args.host, server_port=args.port, prevent_thread_lock=True, **page.launch_args)[1]
-            except OSError: _check_free(args.host, args.port); raise  # taken in between
+            except OSError: _check_both(args.host, args.port); raise  # taken in between
             print(f"{demo}\n\nThe page is at {url} (Ctrl+C ends it)", flush=True)
             if not _loopback(args.host): print(f"It listens on {args.host}: whoever can reach this machine there can upload clips. There is no password.", file=sys.stderr, flush=True)
             threading.Event().wait()

@@ -241,6 +241,17 @@ def test_a_taken_port_is_named_with_another_one(capsys):
     err = capsys.readouterr().err
     assert f'specnorm-demo: error: --port: {port} is taken by another program' in err and f'--port {port+1 if port<65535 else 7860}' in err and 'GRADIO' not in err
 
+@pytest.mark.parametrize('host', ['::1','127.0.0.2'])
+def test_a_port_that_is_taken_on_127_0_0_1_is_named_for_other_hosts_too(host, capsys):
+    try:
+        with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s: s.bind((host, 0))
+    except OSError as e: pytest.skip(f'{host}: {e}')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen(); port = s.getsockname()[1]
+        assert main(['--host', host, '--port', str(port)])==1
+    err = capsys.readouterr().err
+    assert f'specnorm-demo: error: --port: {port} is taken by another program on 127.0.0.1' in err and 'GRADIO' not in err
+
 def test_ways_that_the_statistics_cannot_give_are_not_offered(files, stats):
     gr = pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
     tfms = [Resample(16000), DownmixMono(), AudioToSpec.from_cfg(cfg)]
