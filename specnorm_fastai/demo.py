@@ -199,7 +199,7 @@ def describe_clip(
             except (ValueError,TypeError) as e: left_out[k] = str(e).split('\n')[0]; continue
             if sg.plain().isfinite().all(): ways[k] = Way(title, what, sg)
             else: left_out[k] = 'it gives NaN or Inf on this clip'
-        pred = None if demo.model is None else demo.model.predict(x)
+        pred = None if demo.model is None else demo.model._predict(x)[0]
     name = name or (Path(x.fn).name if x.fn else 'clip')
     return ClipView(name=name, wave=x, raw=raw, feats=feats, ways=ways, left_out=left_out, stats=own, reference=ref, whose=whose+('' if ref is not None else f' ({why_not})'), prediction=pred)
 
@@ -401,6 +401,7 @@ def prediction_html(
     label = ', '.join(map(str, pred.label)) or 'none of the labels' if isinstance(pred.label, tuple) else pred.label
     rows = ''.join(f'<div class="sn-bar"><span>{_esc(l)}</span><i><b style="width:{100*p:.1f}%"></b></i><em>{100*p:.1f} %</em></div>' for l,p in pred.top(k))
     silent = _message("The model heard digital silence of this clip, and nothing else: its answer says nothing.", 'warn') if pred.silent else ''
+    if pred._heard: silent += _message(f"The model hears {pred._heard:g} s of a clip; the rest of this one was left out.", 'info')
     more = f'<p class="sn-note">The likeliest {k} of {len(pred.vocab)}. Probabilities are the network\'s own and were not calibrated.</p>' if len(pred.vocab)>k else '<p class="sn-note">Probabilities are the network\'s own and were not calibrated.</p>'
     return f'<section class="sn-pred"><h3>Prediction: {_esc(label)}</h3>{silent}{rows}{more}</section>'
 

@@ -42,6 +42,7 @@ def _count(least, **kw):
 
 class Prediction:
     "The label of a clip, and the probability of each class"
+    _heard = None  # seconds of a clip of which the rest was left out
     def __init__(self,
         label, # The label; a tuple of labels where there may be several
         probabilities:Tensor, # One for each class, float32, (class,)
@@ -356,15 +357,23 @@ def _label(self:SpecModel, p):
     return tuple(l for l,v in zip(self.vocab, p.tolist()) if v>self.threshold)
 
 @patch
+def _predict(self:SpecModel, x, sr=None):
+    "What `predict` gives, with the seconds that were heard where that is not the whole clip"
+    c,silent,cut = self._clip(x, sr)
+    p = self._probs([c])[0]
+    res = Prediction(self._label(p), p, self.vocab, silent)
+    if cut: res._heard = self.clip_samples/self.sr
+    return res,_name(c)
+
+@patch
 def predict(self:SpecModel,
     x, # A file; an array or tensor, (time,) or (channel, time), with `sr`; or an `AudioTensor`
     sr:int=None # Sample rate of an array in Hz
 )->Prediction:
     "The label of one clip"
-    c,silent,cut = self._clip(x, sr)
-    p = self._probs([c])[0]
-    if cut: warnings.warn(f"{_name(c)} is longer than the {self.clip_samples/self.sr:g} s that this model hears of a clip, and the rest was left out. predict_long hears all", stacklevel=2)
-    return Prediction(self._label(p), p, self.vocab, silent)
+    res,name = self._predict(x, sr)
+    if res._heard: warnings.warn(f"{name} is longer than the {res._heard:g} s that this model hears of a clip, and the rest was left out. predict_long hears all", stacklevel=2)
+    return res
 
 # %% ../nbs/74_share.ipynb #ce2575e8
 _format,_version = 'specnorm_fastai.SpecModel',1
@@ -771,7 +780,7 @@ def load_spec_model(
     path:str|Path, # Folder written by `save_spec_model`
     model:nn.Module=None # The network, where its name does not stand in the folder; its weights come from there
 )->SpecModel: # On the CPU
-    "Read a folder; nothing in it is executed"
+    "Read a folder; nothing in it is executed. A save there that was killed after it counted is ended, where this process may write"
     path = Path(path).expanduser()
     if model is not None and not isinstance(model, nn.Module): raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     if not path.exists(): raise FileNotFoundError(f"path: no such folder: {path}{_left_beside(path)}")

@@ -141,6 +141,13 @@ def test_a_models_answer_and_input_are_its_own(files, model):
     res = analyse(files[1], demo)
     assert '&lt;b&gt;cat' in res['prediction'] and '<b>cat' not in res['prediction'] and res['ways']['model'].count('data:image/png')==1
 
+def test_a_clip_of_which_the_model_hears_a_part_is_told_of_on_the_page_alone(model, tmp_path, recwarn):
+    for n,part in ((12000,False),(30000,True)):
+        sf.write(tmp_path/'x.wav', tone(n), 16000)
+        pred = describe_clip(read_clip(tmp_path/'x.wav'), SpecDemo(model)).prediction
+        assert ('The model hears 0.75 s of a clip; the rest of this one was left out.' in prediction_html(pred))==part
+    assert not [w for w in recwarn if 'is longer than' in str(w.message)]  # whose message would name the upload in a log
+
 def test_a_model_without_statistics_says_so(model, files):
     bare = SpecModel(model.frontend, model.model, model.vocab)
     view = describe_clip(read_clip(files[1]), SpecDemo(bare))
