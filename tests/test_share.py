@@ -519,6 +519,13 @@ def test_only_folders_of_ours_are_saved_over(model, tmp_path, files, why):
     with pytest.raises(FileExistsError, match=f'holds other things than a SpecModel: .*{why}') as e: model.save(to)
     assert str(to) in str(e.value) and {o.name:o.read_text() for o in to.iterdir()}==files
 
+def test_a_folder_of_other_things_that_comes_up_meanwhile_is_left_alone(model, tmp_path, monkeypatch):
+    to,real = tmp_path/'m',share._write_folder
+    def slow(d, *args): real(d, *args); to.mkdir(exist_ok=True); (to/'photo.jpg').touch()
+    monkeypatch.setattr(share, '_write_folder', slow)
+    with pytest.raises(FileExistsError, match='beside photo.jpg'): model.save(to)
+    assert [o.name for o in to.iterdir()]==['photo.jpg'] and [o.name for o in tmp_path.iterdir()]==['m']
+
 @pytest.mark.parametrize('n', share._files)
 def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_written(model, tmp_path, n):
     to = model.save(tmp_path/'m'); (to/n).unlink(); (to/n).mkdir(); (to/n/'mine').touch()
