@@ -245,7 +245,8 @@ def _above_0(cast):
 def _table_file(s):
     "Where a table is to go, as an argument"
     from pathlib import Path
-    out = Path(s).expanduser()
+    try: out = Path(s).expanduser()
+    except RuntimeError: raise argparse.ArgumentTypeError(f"no such user's folder: {s!r}") from None
     for bad,why in ((out.suffix not in ('.csv','.json'), f"expected a name that ends in .csv or .json, got {s!r}"), (not out.parent.is_dir(), f"no such folder: {out.parent}"), (out.is_dir(), f"expected a file, got the folder {out}")):
         if bad: raise argparse.ArgumentTypeError(why)
     return out

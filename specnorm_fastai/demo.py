@@ -199,7 +199,7 @@ def describe_clip(
             except (ValueError,TypeError) as e: left_out[k] = str(e).split('\n')[0]; continue
             if sg.plain().isfinite().all(): ways[k] = Way(title, what, sg)
             else: left_out[k] = 'it gives NaN or Inf on this clip'
-        pred = None if demo.model is None else demo.model.predict(x)
+        pred = None if demo.model is None else demo.model._predict(x)[0]
     name = name or (Path(x.fn).name if x.fn else 'clip')
     return ClipView(name=name, wave=x, raw=raw, feats=feats, ways=ways, left_out=left_out, stats=own, reference=ref, whose=whose+('' if ref is not None else f' ({why_not})'), prediction=pred)
 
@@ -278,6 +278,7 @@ def ways_figure(
     for ax in axs[n:]: ax.set_axis_off()
     return fig
 
+# %% ../nbs/92_demo.ipynb #cbd27179
 def stats_figure(
     view:ClipView, # See `describe_clip`
     size=(4.8,3.1) # Inches
@@ -400,6 +401,7 @@ def prediction_html(
     label = ', '.join(map(str, pred.label)) or 'none of the labels' if isinstance(pred.label, tuple) else pred.label
     rows = ''.join(f'<div class="sn-bar"><span>{_esc(l)}</span><i><b style="width:{100*p:.1f}%"></b></i><em>{100*p:.1f} %</em></div>' for l,p in pred.top(k))
     silent = _message("The model heard digital silence of this clip, and nothing else: its answer says nothing.", 'warn') if pred.silent else ''
+    if pred._heard: silent += _message(f"The model hears {pred._heard:g} s of a clip; the rest of this one was left out.", 'info')
     more = f'<p class="sn-note">The likeliest {k} of {len(pred.vocab)}. Probabilities are the network\'s own and were not calibrated.</p>' if len(pred.vocab)>k else '<p class="sn-note">Probabilities are the network\'s own and were not calibrated.</p>'
     return f'<section class="sn-pred"><h3>Prediction: {_esc(label)}</h3>{silent}{rows}{more}</section>'
 
@@ -574,7 +576,7 @@ def _loopback(host):
     try: return host=='localhost' or ipaddress.ip_address(host).is_loopback
     except ValueError: return False
 
-def _check_free(host, port):
+def _check_free(host, port, also=''):
     "Raise where nothing can listen there"
     try: family,_,_,_,at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError,UnicodeError): raise OSError(f"--host: no such address: {host!r}") from None
@@ -582,13 +584,18 @@ def _check_free(host, port):
         if os.name=='posix': s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a minute ago is free
         try: s.bind(at)
         except OSError as e:
-            if e.errno==errno.EADDRINUSE: raise OSError(f"--port: {port} is taken by another program, maybe another specnorm-demo; give another one, such as --port {port+1 if port<65535 else 7860}") from None
-            if e.errno==errno.EACCES: raise OSError(f"--port: {port} is not for everybody here; give one above 1023, such as --port 7860") from None
+            if e.errno==errno.EADDRINUSE: raise OSError(f"--port: {port} is taken by another program{also}, maybe another specnorm-demo; give another one, such as --port {port+1 if port<65535 else 7860}") from None
+            if e.errno==errno.EACCES: raise OSError(f"--port: {port} needs administrator rights; give one above 1023, such as --port 7860") from None
             raise OSError(f"--host: cannot listen on {host!r}: {e.strerror}") from None
+
+def _check_both(host, port):
+    "Raise where nothing can listen there, or on 127.0.0.1, where Gradio tries the port first whatever the host"
+    _check_free(host, port)
+    if host!='127.0.0.1': _check_free('127.0.0.1', port, ' on 127.0.0.1, where it must be free too')
 
 def _serve(args):
     demo = SpecDemo(None if args.model is None else load_spec_model(args.model), None if args.stats is None else SpecStats.load(args.stats))
-    _check_free(args.host, args.port)
+    _check_both(args.host, args.port)
     with tempfile.TemporaryDirectory(prefix='specnorm-demo-', ignore_cleanup_errors=True) as folder:
         _private(folder)
         page = demo_page(demo, args.max_seconds, args.max_mb, args.threshold)
@@ -596,7 +603,7 @@ def _serve(args):
         if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, stop)
         try:
             try: url = page.launch(server_name=args.host, server_port=args.port, prevent_thread_lock=True, **page.launch_args)[1]
-            except OSError: _check_free(args.host, args.port); raise  # taken in between
+            except OSError: _check_both(args.host, args.port); raise  # taken in between
             print(f"{demo}\n\nThe page is at {url} (Ctrl+C ends it)", flush=True)
             if not _loopback(args.host): print(f"It listens on {args.host}: whoever can reach this machine there can upload clips. There is no password.", file=sys.stderr, flush=True)
             threading.Event().wait()

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Prediction', 'SpecModel', 'save_spec_model', 'load_spec_model', 'model_card', 'LongPrediction']
 
-# %% ../nbs/74_share.ipynb #cd6be3a8
-import hashlib,json,math,os,re,shutil,tempfile,time,warnings
-from contextlib import contextmanager
+# %% ../nbs/74_share.ipynb #cb97ec1d
+import hashlib,json,math,os,re,shutil,stat,tempfile,time,warnings
+from contextlib import contextmanager,suppress
 from copy import deepcopy
 from datetime import datetime,timezone
 from enum import Enum
@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from fastai.learner import Learner
 from fastai.torch_core import to_float
 
-from .core import AudioTensor,_check_whole,_name,_open_audio,_wholes,_whole_file,audio_info,get_audio_files,span
+from .core import AudioTensor,_check_whole,_name,_no_memory,_open_audio,_wholes,_whole_file,audio_info,get_audio_files,span
 from .augment import CropTime,Delta,DeltaGPU,TfmResize
 from .data import AudioPadType,DownmixMono,Resample,ResizeSignal,_check_rate
 from .features import AudioToMFCC,DynamicRangeCompression,SpectrogramTransformer
@@ -42,6 +42,7 @@ def _count(least, **kw):
 
 class Prediction:
     "The label of a clip, and the probability of each class"
+    _heard = None  # seconds of a clip of which the rest was left out
     def __init__(self,
         label, # The label; a tuple of labels where there may be several
         probabilities:Tensor, # One for each class, float32, (class,)
@@ -102,6 +103,7 @@ def _check_stats(front, stats):
     if m.shape==mean.shape and sd.shape==std.shape and bool(((m-mean).abs()<=1e-4*std).all() and ((sd-std).abs()<=1e-4*std).all()): return
     raise ValueError(f"stats: the front end normalizes by mean {span(m)}, std {span(sd)}, these statistics have mean {span(mean)}, std {span(std)}; expected those that it was made with")
 
+# %% ../nbs/74_share.ipynb #c139ad99
 class SpecModel(nn.Module):
     "A trained network with all that its input needs: sound of any rate to labels"
     def __init__(self,
@@ -278,21 +280,44 @@ def _as_audio(x, sr=None):
     if not (ok:=x.plain().isfinite()).all(): raise ValueError(f"x: NaN or Inf in {int((~ok).sum())} of {ok.numel()} samples of {_name(x)}")
     return AudioTensor(x.plain().detach().float(), sr=x.sr, fn=x.fn)
 
+# %% ../nbs/74_share.ipynb #c486b267
 @patch
 def _check_channels(self:SpecModel, n, name):
     if not self.frontend.mono and n!=self.channels: raise ValueError(f"x: this model takes {self._channels_said} and does not mix them down, got {n} in {name}")
 
+def _constant(v): return bool((v==v[...,:1]).all())
+
 def _silent(c):
     "Does no channel of a clip vary over its real samples?"
-    v = c.plain()[...,:int(c.real_lengths)]
-    return bool((v==v[...,:1]).all())
+    return _constant(c.plain()[...,:int(c.real_lengths)])
+
+@patch
+def _heard(self:SpecModel, n):
+    "First sample and end of what is heard of `n` samples at `sr`, where nothing but their number tells"
+    k = self.clip_samples
+    return (0,n) if self.resize is not None or k is None or n<=k else ((n-k+1)//2,(n-k+1)//2+k)
 
 @patch
 def _fitted(self:SpecModel, x):
     "A clip at `sr` as the front end is to have it: resized, or cut where it would be cut"
     if self.resize is not None: return self.resize(x, split_idx=1)
-    n,k = self.clip_samples,x.nsamples
-    return x if n is None or k<=n else x[...,(k-n+1)//2:][...,:n]
+    a,b = self._heard(x.nsamples)
+    return x if b-a==x.nsamples else x[...,a:b]
+
+_unheard = .02  # a clip that is longer than the model's by more than this part is told of
+
+@patch
+def _clip(self:SpecModel, x, sr=None):
+    "What `clip` gives, whether it is digital silence, and whether some of it is not heard"
+    x = _as_audio(x, sr)
+    self._check_channels(x.nchannels, _name(x))
+    y = self._resample(x)
+    if self.frontend.mono: y = DownmixMono()(y)  # before a place for the crop is looked for
+    n = y.nsamples
+    if n<self.frontend.least: raise ValueError(f"x: {_name(x)} is too short: expected at least {_hz_ms(self.frontend.least, self.sr)}, got {n}")
+    a,b = (o*x.sr//self.sr for o in self._heard(n))
+    c = self._fitted(y)
+    return c,_constant(x.plain()[...,a:max(b, a+1)]) or _silent(c),self.clip_samples is not None and n>(1+_unheard)*self.clip_samples
 
 @patch
 def clip(self:SpecModel,
@@ -300,12 +325,10 @@ def clip(self:SpecModel,
     sr:int=None # Sample rate of an array in Hz
 )->AudioTensor: # (channel, time) at the front end's rate
     "Sound as this model's front end takes it"
-    x = _as_audio(x, sr)
-    self._check_channels(x.nchannels, _name(x))
-    y = self._resample(x)
-    if self.frontend.mono: y = DownmixMono()(y)  # before a place for the crop is looked for
-    if y.nsamples<self.frontend.least: raise ValueError(f"x: {_name(x)} is too short: expected at least {_hz_ms(self.frontend.least, self.sr)}, got {y.nsamples}")
-    return self._fitted(y)
+    return self._clip(x, sr)[0]
+
+# %% ../nbs/74_share.ipynb #c6808164
+class _TooMany(RuntimeError): "A batch that does not fit into memory"
 
 @patch
 def _probs(self:SpecModel, clips):
@@ -317,7 +340,11 @@ def _probs(self:SpecModel, clips):
         xb = torch.stack([clips[i].plain() for i in at]).to(self.device)
         lengths = torch.tensor([int(clips[i].real_lengths) for i in at])
         if bool((lengths==xb.shape[-1]).all()): lengths = None
-        with torch.inference_mode(): p = self(xb, lengths).float().cpu()
+        try:
+            with torch.inference_mode(): p = self(xb, lengths).float().cpu()
+        except (MemoryError,RuntimeError) as e:
+            if len(at)<2 or not _no_memory(e): raise
+            raise _TooMany(f"bs: memory ran out with {len(at)} clips in one batch; expected a lower bs ({type(e).__name__}: {str(e).strip().partition(chr(10))[0]})") from e
         for i,o in zip(at, p): res[i] = o
     res = torch.stack(res)
     if not res.isfinite().all(): raise ValueError(f"model: it gave NaN or Inf for {_name(clips[int((~res.isfinite().all(1)).nonzero()[0])])}")
@@ -330,14 +357,23 @@ def _label(self:SpecModel, p):
     return tuple(l for l,v in zip(self.vocab, p.tolist()) if v>self.threshold)
 
 @patch
+def _predict(self:SpecModel, x, sr=None):
+    "What `predict` gives, with the seconds that were heard where that is not the whole clip"
+    c,silent,cut = self._clip(x, sr)
+    p = self._probs([c])[0]
+    res = Prediction(self._label(p), p, self.vocab, silent)
+    if cut: res._heard = self.clip_samples/self.sr
+    return res,_name(c)
+
+@patch
 def predict(self:SpecModel,
     x, # A file; an array or tensor, (time,) or (channel, time), with `sr`; or an `AudioTensor`
     sr:int=None # Sample rate of an array in Hz
 )->Prediction:
     "The label of one clip"
-    c = self.clip(x, sr)
-    p = self._probs([c])[0]
-    return Prediction(self._label(p), p, self.vocab, _silent(c))
+    res,name = self._predict(x, sr)
+    if res._heard: warnings.warn(f"{name} is longer than the {res._heard:g} s that this model hears of a clip, and the rest was left out. predict_long hears all", stacklevel=2)
+    return res
 
 # %% ../nbs/74_share.ipynb #ce2575e8
 _format,_version = 'specnorm_fastai.SpecModel',1
@@ -513,6 +549,7 @@ def _all_versions():
 
 # %% ../nbs/74_share.ipynb #c58682d0
 _next = '.specnorm-next'  # in a folder that is being saved over: the new model, whole
+_follows = 'follows'  # a file in it: the digest of the preprocess.json that it replaces, empty where there was none
 
 def _write_folder(d, model, card, results, measured_on):
     from safetensors.torch import save_file
@@ -529,51 +566,132 @@ def _write_folder(d, model, card, results, measured_on):
     for f in d.iterdir(): os.chmod(f, 0o666&~umask)
     os.chmod(d, 0o777&~umask)
 
+def _digest_of(path):
+    "Of a folder's preprocess.json; '' where there is none"
+    fn = path/'preprocess.json'
+    return _sha(fn) if fn.is_file() else ''
+
+def _successor(path):
+    "The folder of a committed save that is not finished, or None; and why what lies in its place is none, or None"
+    new = path/_next
+    try:
+        if not os.path.lexists(new): return None,None
+        if new.is_symlink() or not new.is_dir(): raise ValueError("it is no folder")
+        if not os.path.lexists(new/'preprocess.json'): return None,None  # what is left of a save that was finished
+        if odd:=sorted(o.name for o in new.iterdir() if o.name not in (*_files,_follows) or o.is_symlink() or not o.is_file()): raise ValueError(f"{odd[0]} in it does not belong there, or is no plain file")
+        d = json.loads((new/'preprocess.json').read_text(encoding='utf-8'))
+        if not isinstance(d, dict) or d.get('format')!=_format or d.get('sha256')!=_own_sha(d): raise ValueError("its preprocess.json is damaged")
+        if not isinstance(d.get('files'), dict) or 'model.safetensors' not in d['files'] or not set(d['files'])<={'model.safetensors','stats.safetensors'}: raise ValueError("its preprocess.json does not name its files")
+        for n,sha in d['files'].items():
+            if _sha(new/n)!=sha: raise ValueError(f"its {n} was changed or cut")
+        here = _digest_of(path)
+        if here and here not in ((new/_follows).read_text(), _digest_of(new)): raise ValueError("it was not made to follow the model beside it")
+        return new,None
+    except (OSError,ValueError,RecursionError) as e: return None,str(e)
+
+# %% ../nbs/74_share.ipynb #c6b7de99
+_tell_after,_patience = 1.,600.  # seconds
+
 @contextmanager
-def _alone_in(folder):
-    "No other process that saves here, where the system has locks of folders"
+def _alone_in(folder, wait=None):
+    "True while no other process saves here, False where there are no locks of folders; an error where the other one takes longer than `wait` seconds"
     try: import fcntl
     except ImportError: yield False; return
-    fd = os.open(folder, os.O_RDONLY)
-    try: fcntl.flock(fd, fcntl.LOCK_EX); yield True
+    fd,began,told,alone,wait = os.open(folder, os.O_RDONLY),time.monotonic(),False,None,_patience if wait is None else wait
+    try:
+        while alone is None:
+            try: fcntl.flock(fd, fcntl.LOCK_EX|fcntl.LOCK_NB); alone = True
+            except BlockingIOError:
+                waited = time.monotonic()-began
+                if waited>=wait: raise TimeoutError(f"path: another process saves a model in {folder}, and had not ended after {wait:g} s; nothing was written") from None
+                if waited>=_tell_after and not told: told = True; warnings.warn(f"waiting for another process, which saves a model in {folder}", stacklevel=4)
+                time.sleep(.02)
+            except OSError: alone = False  # a disk without locks
+        yield alone
     finally: os.close(fd)
-
-def _root(path):
-    "Where the model of a folder lies"
-    return path/_next if (path/_next/'preprocess.json').is_file() and not (path/_next).is_symlink() else path
 
 def _copy_file(a, b):
     "Put a file in the place of another, at once; `a` stays"
-    tmp = b.parent/f'.specnorm-{b.name}'
-    tmp.unlink(missing_ok=True)
+    tmp = tempfile.mktemp(dir=b.parent, prefix=_next+'.')  # a link makes it itself, and fails where it is there
     try: os.link(a, tmp)
-    except OSError: shutil.copyfile(a, tmp)  # not every disk has links
+    except OSError: shutil.copy(a, tmp)  # not every disk has links; the mode comes along
     os.replace(tmp, b)
+    with suppress(FileNotFoundError): os.unlink(tmp)  # it stays where both are links to one file, as after a kill
 
 def _remove(p): shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
 
-def _finish(path):
+def _settle(path):
     "Bring the files of a committed save to their places"
     new = path/_next
-    if _root(path)==new:
-        for n in _files:
-            if (new/n).exists(): _copy_file(new/n, path/n)
-            else: (path/n).unlink(missing_ok=True)
-        (new/'preprocess.json').unlink()
+    for n in _files:  # linked, not moved: the successor must stay whole until all of its files are in their places
+        if (new/n).exists(): _copy_file(new/n, path/n)
+        else: (path/n).unlink(missing_ok=True)
+    (new/'preprocess.json').unlink()  # from here on it is no successor any more, and the files beside it count
     _remove(new)
+
+def _finish(path):
+    "Bring a save that was killed to its end where it was committed; else what lies in its place goes"
+    new = path/_next
+    try:
+        if _successor(path)[0]: _settle(path)
+        elif os.path.lexists(new): _remove(new)
+    except OSError as e: raise OSError(e.errno, f"cannot save in {path}: what an earlier save left there, {_next}, is in the way and cannot be taken away ({e.strerror or e})") from None
+
+def _finish_if_left(path):
+    "For who loads: end a save that was killed, where this process may and nobody is at it"
+    if _successor(path)[0] is None: return
+    try:
+        with _alone_in(path, 0) as alone:
+            if alone and _successor(path)[0]: _settle(path)
+    except TimeoutError: pass  # it is under way
+    except OSError as e: warnings.warn(f"a save in {path} was interrupted. What it saved is loaded, from {_next} there; README.md and the weights beside that may be of the model before, "
+                                       f"until the folder is loaded by somebody who may write there ({e.strerror or e})", stacklevel=3)
+
+# %% ../nbs/74_share.ipynb #c4a20868
+_weight_files = ('.safetensors','.bin','.pt','.pth','.ckpt','.h5','.onnx','.pkl')
+
+def _ours(fn):
+    "Is this a `preprocess.json` or a `README.md` as a SpecModel has it?"
+    try: text = fn.read_text(encoding='utf-8')
+    except (OSError,UnicodeDecodeError): return False
+    if fn.name=='README.md': return text.startswith('---\n') and re.search(r'^library_name: *specnorm_fastai *$', text.split('\n---')[0], re.M) is not None
+    try: d = json.loads(text)
+    except (ValueError,RecursionError): return False
+    return isinstance(d, dict) and d.get('format')==_format
+
+def _check_place(path):
+    "Raise where a folder holds something else than a model of ours"
+    names = {o.name for o in path.iterdir() if not o.name.startswith('.specnorm-')}
+    why = None
+    if dirs:=[n for n in _files if (path/n).is_dir()]: why = f"its {dirs[0]} is a folder"
+    elif not names or _successor(path)[0]: pass
+    elif 'preprocess.json' in names: why = None if _ours(path/'preprocess.json') else "its preprocess.json is not that of a SpecModel"
+    elif '.git' not in names: why = f"there is no preprocess.json of a SpecModel beside {sorted(names)[0]}"
+    elif weights:=sorted(n for n in names if n.endswith(_weight_files)): why = f"its {weights[0]} is of another model"
+    elif 'README.md' in names and not _ours(path/'README.md'): why = "its README.md is not that of a SpecModel"
+    if why: raise FileExistsError(f"path: the folder {path} holds other things than a SpecModel: {why}; expected an empty one, or none yet")
 
 def _save_over(path, write):
     "Exchange the model of a folder that is there"
     with _alone_in(path) as alone:
-        _finish(path)  # of a save that was killed
+        _check_place(path)
         if alone:
-            for o in path.glob('.specnorm-*'): _remove(o)
-        tmp = Path(tempfile.mkdtemp(dir=path, prefix='.specnorm-'))
-        try: write(tmp); os.rename(tmp, path/_next)
+            for o in path.glob(f'{_next}.*'):  # of saves that were killed before they were committed: the lock says that nobody is at them
+                if re.fullmatch(r'[a-z0-9_]{8}', o.name[len(_next)+1:]):
+                    with suppress(OSError): _remove(o)  # another user's is in nobody's way
+        tmp = Path(tempfile.mkdtemp(dir=path, prefix=_next+'.'))
+        try:
+            write(tmp)  # whole, before anything older is touched
+            _finish(path)
+            for n in _files:
+                if (tmp/n).exists() and (path/n).is_file(): os.chmod(tmp/n, stat.S_IMODE((path/n).stat().st_mode))
+            (tmp/_follows).write_text(_digest_of(path))
+            os.rename(tmp, path/_next)  # committed
         finally: shutil.rmtree(tmp, ignore_errors=True)
-        _finish(path)
+        _settle(path)
 
 def _save_new(path, write):
+    "Make a folder with a model, at once"
     tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.specnorm-{path.name}-'))
     try:
         write(tmp)
@@ -583,7 +701,7 @@ def _save_new(path, write):
             _save_over(path, write)  # another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/74_share.ipynb #c486b267
+# %% ../nbs/74_share.ipynb #c486b2672
 @patch
 def save(self:SpecModel,
     path:str|Path, # Folder; made, or its files of an earlier save replaced
@@ -595,8 +713,7 @@ def save(self:SpecModel,
     path = Path(os.path.realpath(Path(path).expanduser()))
     if not path.parent.is_dir(): raise FileNotFoundError(f"path: no such folder: {path.parent}")
     if path.exists() and not path.is_dir(): raise NotADirectoryError(f"path: expected a folder, or none yet, got the file {path}")
-    if path.is_dir() and any(not o.name.startswith('.specnorm-') for o in path.iterdir()) and not any((path/n).exists() for n in ('preprocess.json','model.safetensors','.git')):
-        raise FileExistsError(f"path: the folder {path} holds other things than a SpecModel; expected an empty one, or none yet")
+    if path.is_dir(): _check_place(path)
     card = _check_card(self.card if card is None else card)
     write = lambda d: _write_folder(d, self, card, results, measured_on)
     (_save_over if path.exists() else _save_new)(path, write)
@@ -647,33 +764,39 @@ def _load_weights(fn, model, whose):
 def _left_beside(path):
     "In words, what a first save that was killed left behind"
     path = path.resolve()
-    left = sorted(str(o.parent) for o in path.parent.glob(f'.specnorm-{path.name}-*/preprocess.json'))
+    own = re.compile(re.escape(f'.specnorm-{path.name}-')+'[a-z0-9_]{8}')  # as mkdtemp names it; another model's name may begin like this one's
+    left = sorted(str(o.parent) for o in path.parent.glob('.specnorm-*/preprocess.json') if own.fullmatch(o.parent.name))
     return f"; a save was interrupted, and what it wrote may be whole in {left[-1]}" if left else ''
 
 def _mark(path):
     "What differs once another model was saved in a folder"
-    root = _root(path)
-    try: s = (root/'preprocess.json').stat()
-    except OSError: return None
-    return root,s.st_ino,s.st_mtime_ns
+    def one(f):
+        try: s = f.stat()
+        except OSError: return None
+        return s.st_ino,s.st_mtime_ns
+    return one(path/_next/'preprocess.json'),one(path/'preprocess.json')
 
 def load_spec_model(
     path:str|Path, # Folder written by `save_spec_model`
     model:nn.Module=None # The network, where its name does not stand in the folder; its weights come from there
 )->SpecModel: # On the CPU
-    "Read a folder; nothing in it is executed"
+    "Read a folder; nothing in it is executed. A save there that was killed after it counted is ended, where this process may write"
     path = Path(path).expanduser()
     if model is not None and not isinstance(model, nn.Module): raise TypeError(f"model: expected an nn.Module, got {type(model).__name__}")
     if not path.exists(): raise FileNotFoundError(f"path: no such folder: {path}{_left_beside(path)}")
     if not path.is_dir(): raise NotADirectoryError(f"path: expected the folder of a SpecModel, got the file {path}")
+    _finish_if_left(path)
     for _ in range(50):
         mark,res,err = _mark(path),None,None
-        try: res = _load(_root(path), path, model)
+        new,why = _successor(path)
+        try: res = _load(new or path, path, model)
         except (ValueError,OSError) as e: err = e
         if _mark(path)==mark: break  # else it was saved over meanwhile, and this may be half of each
         time.sleep(.02)
     else: raise OSError(f"{path} is saved over time and again, and could not be read in between")
-    if err is not None: raise err
+    why = why and f"{path/_next} was left out, which is no model that was saved over this one: {why}"
+    if err is not None: raise type(err)(f"{err}; {why}") if why and type(err) in (ValueError,FileNotFoundError) else err
+    if why: warnings.warn(why, stacklevel=2)
     return res
 
 def _load(root, path, model):
@@ -689,6 +812,10 @@ def _load(root, path, model):
             if _sha(root/n)!=sha: raise ValueError(f"it does not belong to {root/n}: that file was changed, cut or exchanged since both were written")
         if 'stats.safetensors' in d['files']: stats = SpecStats.load(root/'stats.safetensors', unchecked=True)
         front = _front_from_dict(d['frontend'], stats, d['unchecked'])
+        for k in ('channels_last','unchecked'):
+            if not isinstance(d[k], bool): raise ValueError(f"{k}: expected true or false, got {d[k]!r}")
+        if not isinstance(d['card'], dict): raise ValueError(f"card: expected a dict, got {type(d['card']).__name__}")
+        _check_card(d['card'])
         if not isinstance(d['labels'], list): raise ValueError(f"labels: expected a list, got {type(d['labels']).__name__}")
         if diff:=_differences(d['fingerprint'], front.fingerprint, 'the file'): raise ValueError("its front end is another one in this version:\n  " + '\n  '.join(diff))
         if model is None:
@@ -733,6 +860,7 @@ def _check_card(card):
             if k in card and not ok(card[k]): raise ValueError(f"card[{k!r}]: expected {kind}, got {card[k]!r}")
     return card
 
+# %% ../nbs/74_share.ipynb #c7bc0939
 def _last_metrics(learn):
     "What the learner's recorder noted of its validation split, in the last epoch or by `validate` since then; None where it was another set"
     rec = getattr(learn, 'recorder', None)
@@ -809,9 +937,30 @@ def _shown(files, progress, comment):
     if not callable(progress): yield from (_bar(files, comment) if progress else files); return
     for i,f in enumerate(files): yield f; progress(i+1, len(files))
 
-def _unusable(bad, n): return ValueError('\n  '.join([f"files: {len(bad)} of {n} cannot be used:", *bad]))
 _waiting = 2**25  # samples that wait for their batch at most: 128 MiB
 
+def _unusable(bad, n): return ValueError('\n  '.join([f"files: {len(bad)} of {n} cannot be used:", *bad]))
+
+def _try_file(do, f):
+    "`do(f)` and None, or None and why a file cannot be used"
+    try: return do(f),None
+    except _TooMany: raise
+    except (ValueError,TypeError,OSError) as e: return None,str(e)
+    except Exception as e: return None,_failed(f, e)  # of the network, say
+
+def _failed(name, e): return f"{name}: {type(e).__name__}: {str(e).strip().partition(chr(10))[0]}"
+
+@patch
+def _answers(self:SpecModel, clips):
+    "Of each clip its probabilities and None, or None and why there are none; where a batch fails, its clips go one by one"
+    try: return [(p,None) for p in self._probs(clips)]
+    except _TooMany: raise
+    except Exception as e:
+        if len(clips)>1: return [a for c in clips for a in self._answers([c])]
+        name = _name(clips[0])
+        return [(None,str(e) if isinstance(e, ValueError) and name in str(e) else _failed(name, e))]
+
+# %% ../nbs/74_share.ipynb #c8cc62f6
 @patch
 def predict_files(self:SpecModel,
     files, # Audio files, folders (with those in them), or one of either
@@ -828,41 +977,24 @@ def predict_files(self:SpecModel,
     if errors=='raise': why = [_try_file(audio_info, f)[1] for f in files]  # headers alone, before anything is computed
     if any(why): raise _unusable([*filter(None, why)], len(files))
     def flush():
-        if wait and not (errors=='raise' and any(why)):
+        if wait:
             for (i,_),(p,w) in zip(wait, self._answers([c for _,c in wait])): ps[i],why[i] = p,w
         wait.clear()
     for i,f in enumerate(_shown(files, progress, 'predicting')):
-        c,why[i] = _try_file(self.clip, f)
-        if c is not None:
-            wait.append((i,c)); silent[i] = _silent(c)
-            if self.clip_samples is not None and (n:=audio_info(f))[0]>1.5*n[1]*self.clip_samples/self.sr: cut.append(f)
+        got,why[i] = _try_file(self._clip, f)
+        if got is not None:
+            wait.append((i,got[0])); silent[i] = got[1]
+            if got[2]: cut.append(f)
         if len(wait)>=bs or sum(c.numel() for _,c in wait)>_waiting: flush()
     flush()
     if errors=='raise' and any(why): raise _unusable([*filter(None, why)], len(files))
-    if cut: warnings.warn(f"{len(cut)} of {len(files)} files are much longer than the {self.clip_samples/self.sr:g} s that this model hears, and of each only the middle was heard: {cut[0]}{', ...' if len(cut)>1 else ''}. "
+    if cut: warnings.warn(f"{len(cut)} of {len(files)} files are longer than the {self.clip_samples/self.sr:g} s that this model hears of a clip, and the rest was left out: {cut[0]}{', ...' if len(cut)>1 else ''}. "
                           "predict_long (specnorm-predict --hop) hears all")
     preds = [None if p is None else Prediction(self._label(p), p, self.vocab) for p in ps]
     res = {'path':[str(f) for f in files], 'label':[p and p.label for p in preds], 'probability':[np.nan if p is None else p.probability for p in preds], 'silent':[None if p is None else s for p,s in zip(ps, silent)]}
     if probs: res.update({f'p_{l}':[np.nan if p is None else p[k].item() for p in ps] for k,l in enumerate(self.vocab)})
     if errors=='skip': res['error'] = why
     return pd.DataFrame(res)
-
-def _try_file(do, f):
-    "`do(f)` and None, or None and why a file cannot be used"
-    try: return do(f),None
-    except (ValueError,TypeError,OSError) as e: return None,str(e)
-    except Exception as e: return None,_failed(f, e)  # of the network, say
-
-def _failed(name, e): return f"{name}: {type(e).__name__}: {str(e).strip().partition(chr(10))[0]}"
-
-@patch
-def _answers(self:SpecModel, clips):
-    "Of each clip its probabilities and None, or None and why there are none; where a batch fails, its clips go one by one"
-    try: return [(p,None) for p in self._probs(clips)]
-    except Exception as e:
-        if len(clips)>1: return [a for c in clips for a in self._answers([c])]
-        name = _name(clips[0])
-        return [(None,str(e) if isinstance(e, ValueError) and name in str(e) else _failed(name, e))]
 
 # %% ../nbs/74_share.ipynb #c6155e3d
 _piece = 2**18  # samples that are read at once
@@ -986,7 +1118,7 @@ class LongPrediction:
         said = ', '.join(f"{r.start:.1f}-{r.end:.1f} s {'digital silence' if r.silent else r.label}" for r in runs[:6].itertuples())
         return f"LongPrediction: {self.duration:.1f} s in {len(self)} slices of {self.hop:g} s, {len(self.windows[0])} windows of {self.window:g} s ({said}{', ...' if len(runs)>6 else ''})"
 
-# %% ../nbs/74_share.ipynb #c486b2672
+# %% ../nbs/74_share.ipynb #c486b2673
 @patch
 def _window_and_hop(self:SpecModel, window, hop):
     "Both in samples"
@@ -1002,7 +1134,24 @@ def _window_and_hop(self:SpecModel, window, hop):
     if h>n: raise ValueError(f"hop: expected at most a window, {n/sr:g} s, got {hop!r}; a longer one would leave sound unheard")
     return n,h
 
-# %% ../nbs/74_share.ipynb #cdb2bb16
+# %% ../nbs/74_share.ipynb #cd3c8f91
+class _Constant:
+    "Which slices do not vary in any channel; a slice is `h` samples at the rate `new`, looked at in samples at the rate `old`"
+    def __init__(self, h, old, new): self.h,self.old,self.new,self.n,self.lo,self.hi = h,old,new,0,{},{}
+    def __call__(self, p):
+        "Look at the next samples, (channel, time)"
+        of = lambda j: j*self.new//(self.h*self.old)  # slice of sample j
+        first,last = of(self.n),of(self.n+p.shape[1]-1)
+        at = [0,*(-(-i*self.h*self.old//self.new)-self.n for i in range(first+1, last+1))]
+        for o,f in ((self.lo,np.minimum),(self.hi,np.maximum)):
+            for i,v in zip(range(first, last+1), f.reduceat(p, at, axis=1).T): o[i] = f(o[i], v) if i in o else v
+        self.n += p.shape[1]
+    def finish(self, k):
+        "For `k` slices; resampling may round up to a last one that holds no sample of its own. One sample alone tells nothing"
+        if self.h*self.old<2*self.new: return np.zeros(k, bool)
+        res = [bool((self.lo[i]==self.hi[i]).all()) for i in range(len(self.lo))]
+        return np.array([*res, *res[-1:]*k])[:k]
+
 class _Envelope:
     "The largest value of every `k` samples, in each of so many rows"
     def __init__(self, k, rows=1): self.k,self.rest,self.res = k,np.zeros((rows,0), np.float32),[]
@@ -1025,14 +1174,18 @@ def predict_long(self:SpecModel,
     n,h = self._window_and_hop(window, hop)
     pieces,rate,ch,name = _open_long(x, sr, self.sr)
     self._check_channels(ch, name)
-    env,ranges,wait,starts,said = _Envelope(max(h//8, 1)),_Envelope(h, 2*(1 if self.frontend.mono else ch)),[],[],[]
+    env,ranges,given,wait,starts,said = _Envelope(max(h//8, 1)),_Envelope(h, 2*(1 if self.frontend.mono else ch)),_Constant(h, rate, self.sr),[],[],[]
+    def looked_at(pieces):
+        for p in pieces:
+            if p.shape[1]: given(p)
+            yield p
     def add(at, a):
         starts.append(at); wait.append(AudioTensor(torch.from_numpy(a.copy()), sr=self.sr, fn=name))
         if len(wait)>=bs: flush()
     def flush():
         if wait: said.append(self._probs(wait).numpy()); wait.clear()
     buf,base,nxt = None,0,0  # base: place of the first sample in buf; nxt: that of the next window
-    for p in _at_rate(pieces, rate, self.sr, ch, self.frontend.mono):
+    for p in _at_rate(looked_at(pieces), rate, self.sr, ch, self.frontend.mono):
         env(abs(p).max(0, keepdims=True)); ranges(np.concatenate([p,-p]))
         buf = p if buf is None else np.concatenate([buf, p], 1)
         end = base+buf.shape[1]
@@ -1046,8 +1199,9 @@ def predict_long(self:SpecModel,
     flush()
     starts,said = np.array(starts),np.concatenate(said)
     p = torch.from_numpy(_merge_windows(starts, said, n, h, total))
-    hi,lo = np.split(ranges.finish(), 2)
-    return LongPrediction(p, [self._label(o) for o in p], self.vocab, h/self.sr, n/self.sr, total/self.sr, (starts/self.sr,torch.from_numpy(said)), env.finish()[0], name, (hi==-lo).all(0))
+    hi,lo = np.split(ranges.finish(), 2)  # largest of p and of -p in each slice; max(-x) is -min(x), so a slice is constant where hi==-lo
+    silent = given.finish(len(p)) | (hi==-lo).all(0)
+    return LongPrediction(p, [self._label(o) for o in p], self.vocab, h/self.sr, n/self.sr, total/self.sr, (starts/self.sr,torch.from_numpy(said)), env.finish()[0], name, silent)
 
 # %% ../nbs/74_share.ipynb #c61a9495
 class _Pool1(nn.Module):

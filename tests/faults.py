@@ -260,6 +260,7 @@ def kill_saving_models(folder, rounds):
     both[0].save(to); (to/'notes.txt').write_text('mine')
     for k in r:
         r.kill(_save_models, to)
+        if k%2: killed(_save_models, to, most=r.most)  # a save that follows a killed one
         p = load_spec_model(to).predict(x, 16000).probabilities
         _need(any(torch.equal(p, w) for w in want), 'another model')
         both[k%2].save(to)

@@ -141,6 +141,13 @@ def test_a_models_answer_and_input_are_its_own(files, model):
     res = analyse(files[1], demo)
     assert '&lt;b&gt;cat' in res['prediction'] and '<b>cat' not in res['prediction'] and res['ways']['model'].count('data:image/png')==1
 
+def test_a_clip_of_which_the_model_hears_a_part_is_told_of_on_the_page_alone(model, tmp_path, recwarn):
+    for n,part in ((12000,False),(30000,True)):
+        sf.write(tmp_path/'x.wav', tone(n), 16000)
+        pred = describe_clip(read_clip(tmp_path/'x.wav'), SpecDemo(model)).prediction
+        assert ('The model hears 0.75 s of a clip; the rest of this one was left out.' in prediction_html(pred))==part
+    assert not [w for w in recwarn if 'is longer than' in str(w.message)]  # whose message would name the upload in a log
+
 def test_a_model_without_statistics_says_so(model, files):
     bare = SpecModel(model.frontend, model.model, model.vocab)
     view = describe_clip(read_clip(files[1]), SpecDemo(bare))
@@ -240,6 +247,17 @@ def test_a_taken_port_is_named_with_another_one(capsys):
         assert main(['--port', str(port)])==1
     err = capsys.readouterr().err
     assert f'specnorm-demo: error: --port: {port} is taken by another program' in err and f'--port {port+1 if port<65535 else 7860}' in err and 'GRADIO' not in err
+
+@pytest.mark.parametrize('host', ['::1','127.0.0.2'])
+def test_a_port_that_is_taken_on_127_0_0_1_is_named_for_other_hosts_too(host, capsys):
+    try:
+        with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s: s.bind((host, 0))
+    except OSError as e: pytest.skip(f'{host}: {e}')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen(); port = s.getsockname()[1]
+        assert main(['--host', host, '--port', str(port)])==1
+    err = capsys.readouterr().err
+    assert f'specnorm-demo: error: --port: {port} is taken by another program on 127.0.0.1' in err and 'GRADIO' not in err
 
 def test_ways_that_the_statistics_cannot_give_are_not_offered(files, stats):
     gr = pytest.importorskip('gradio', reason="the page needs gradio: pip install '.[demo]'")
