@@ -906,7 +906,7 @@ def model_card(
     clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded ({f.least/model.sr:.2g} s at least)"
     p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
-         "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
+         "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai) (`pip install git+https://github.com/specnorm/specnorm_fastai`)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
          ('' if s['network'] else f" The network is a `{s['network_class']}` of its authors' own: make it, and load with `load_spec_model('folder', model=network)`."),
          '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {model._channels_said}\n- Clips: {clip}",
          '## Labels', (', '.join(f'`{l}`' for l in model.vocab)) + ('' if model.task=='single' else f'\n\nA clip may have any number of them: those above a probability of {model.threshold:g}.'),
@@ -1090,11 +1090,11 @@ class LongPrediction:
         return res[list(d)]
 
     def plot(self,
-        k:int=6, # Classes to draw: those that are likeliest at some time
+        k:int=6, # Classes to draw: those that are likeliest for the longest, then those that come nearest to it
         axs=None, # Two axes, for the sound and for the probabilities; None: new ones
         title:str=None # None: the name of the recording
     ): # The axes
-        "Probabilities over time under the recording's envelope"
+        "Probabilities over time under the recording's envelope; silent slices are grey"
         if axs is None:
             from matplotlib.pyplot import subplots
             _,axs = subplots(2, 1, figsize=(9,4), sharex=True, height_ratios=(1,2), constrained_layout=True)
@@ -1106,7 +1106,11 @@ class LongPrediction:
             top.fill_between(t, -e, e, color='C7', lw=0)
             top.set(ylim=(-m,m) if (m:=float(e.max())*1.05)>0 else (-1,1), ylabel='amplitude')
         p,edges = self.probabilities.numpy(),np.append(self.starts, self.duration)
-        best = np.argsort(-p.max(0), kind='stable')[:k]
+        longest = np.bincount(p.argmax(1), weights=np.diff(edges), minlength=p.shape[1]) if len(p) else np.zeros(p.shape[1])
+        best = np.lexsort((-p.max(0, initial=0), -longest))[:k]
+        for a,b,q in zip(edges, edges[1:], self.silent):
+            if q: ax.axvspan(a, b, color='C7', alpha=.25, lw=0)
+        if rest:=int((longest>0).sum())-int((longest[best]>0).sum()): ax.plot([], [], ' ', label=f"and {rest} that {'is' if rest==1 else 'are'} likeliest at times")
         for j in sorted(best): ax.stairs(p[:,j], edges, baseline=None, lw=1.8, label=str(self.vocab[j]), color=f'C{list(best).index(j)}')
         ax.set(xlabel='time (s)', ylabel='probability', ylim=(0,1.02), xlim=(0,self.duration))
         ax.legend(fontsize='small', loc='upper left', bbox_to_anchor=(1.005,1), frameon=False)

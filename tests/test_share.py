@@ -452,7 +452,7 @@ def _other_byte(f): f.write_bytes((b:=f.read_bytes())[:-1]+bytes([b[-1]^1]))
 def _link(f): os.rename(f, f.parent.parent.parent/f.name); f.symlink_to(f.parent.parent.parent/f.name)
 @pytest.mark.parametrize('spoil,why', [(lambda n: (n/'model.safetensors').unlink(),'No such file'), (lambda n: _shorter(n/'model.safetensors'),'model.safetensors was changed or cut'), (lambda n: _other_byte(n/'model.safetensors'),'model.safetensors was changed'),
     (lambda n: _shorter(n/'preprocess.json'),''), (lambda n: (n/'preprocess.json').write_text('{}'),'damaged'), (lambda n: _link(n/'model.safetensors'),'no plain file'), (lambda n: _link(n/'README.md'),'no plain file'), (lambda n: (n/'more').mkdir(),'more in it does not belong'),
-    (lambda n: (n/'follows').write_text('0'*64),'not made to follow'), (lambda n: (n/'follows').unlink(),'No such file')], ids=str)
+    (lambda n: (n/'follows').write_text('0'*64),'not made to follow'), (lambda n: (n/'follows').unlink(),'No such file')])
 def test_a_successor_that_is_damaged_or_planted_costs_nothing(two, tmp_path, monkeypatch, spoil, why):
     *models,which = two
     to = models[0].save(tmp_path/'m')
@@ -948,3 +948,15 @@ def test_names_that_are_no_utf8_and_readers_that_leave(folder, clips, tmp_path):
     r,w = os.pipe(); os.close(r)
     r = run(folder, clips[0], stdout=w); os.close(w)
     assert r.returncode==141 and not r.stderr.strip(), r.stderr
+
+def test_a_plot_holds_what_wins_for_longest(monkeypatch):
+    import matplotlib; matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    vocab = list('abcde')
+    p = torch.tensor([[.6,.4,0,0,0],[.6,.4,0,0,0],[0,.45,.55,0,0],[0,.45,0,.55,0],[0,.49,0,0,.51]])
+    long = share.LongPrediction(p, [vocab[i] for i in p.argmax(1)], vocab, 1., 1., 5., None, 'x.wav', silent=np.array([0,0,0,0,1], bool))
+    _,ax = long.plot(k=2)
+    said = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert said[0].startswith('and 2 that are likeliest') and said[1:]==['a','c'] and len(ax.patches)>=1  # not b, which never wins
+    assert [t.get_text() for t in long.plot(k=5)[1].get_legend().get_texts()]==vocab
+    plt.close('all')
