@@ -954,7 +954,7 @@ def test_a_plot_holds_what_wins_for_longest(monkeypatch):
     import matplotlib.pyplot as plt
     vocab = list('abcde')
     p = torch.tensor([[.6,.4,0,0,0],[.6,.4,0,0,0],[0,.45,.55,0,0],[0,.45,0,.55,0],[0,.49,0,0,.51]])
-    long = share.LongPrediction(p, [vocab[i] for i in p.argmax(1)], vocab, 1., 1., 5., None, 'x.wav', silent=np.array([0,0,0,0,1], bool))
+    long = share.LongPrediction(p, [vocab[i] for i in p.argmax(1)], vocab, 1., 1., 5., (), name='x.wav', silent=np.array([0,0,0,0,1], bool))
     _,ax = long.plot(k=2)
     said = [t.get_text() for t in ax.get_legend().get_texts()]
     assert said[0].startswith('and 2 that are likeliest') and said[1:]==['a','c'] and len(ax.patches)>=1  # not b, which never wins
