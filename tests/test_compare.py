@@ -1,7 +1,9 @@
 "The experiment: whole runs, kept runs, and messages for what cannot run"
 import json,re,signal,subprocess,sys,time
+from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf
 from specnorm_fastai.all import *
+from specnorm_fastai.compare import _arguments
 from specnorm_fastai.experiment import _even_folds
 
 COMPARE = [sys.executable,'-c','import sys; from specnorm_fastai.cli import compare; sys.exit(compare())']
@@ -498,3 +500,26 @@ def test_a_long_name_of_an_arm_is_a_file(small, tmp_path):
 def test_arms_that_are_none_are_refused(small, tmp_path, arms, msg):
     with pytest.raises(ValueError, match=re.escape(msg)): quiet(small, tmp_path/'out', ways=['global'], arms=arms)
     assert not (tmp_path/'out').exists()
+
+ROOT = Path(__file__).resolve().parent.parent
+@pytest.mark.parametrize('recipe', sorted((ROOT/'experiments').glob('*.toml')), ids=lambda p: p.stem)
+def test_recipes_of_the_experiments_can_be_run(recipe):
+    call,s = _arguments(dict(recipe=recipe), False)
+    says = [l for l in recipe.read_text().splitlines() if l.startswith('#')]
+    cmd = next(l for l in says if 'specnorm-compare' in l)
+    assert f'--recipe experiments/{recipe.name} ' in cmd and call['runs']>=3 and call['baseline'] in call['ways'] and s['duration']
+
+def test_the_published_experiment_on_a_miniature_in_the_layout_of_esc50(tmp_path):
+    data,rng,rows = tmp_path/'ESC-50-master',np.random.default_rng(0),[]
+    for d in ('audio','meta'): (data/d).mkdir(parents=True)
+    for fold in range(1, 6):
+        for target,name in enumerate(('dog','rain','helicopter','sea_waves','rooster')):
+            f = f'{fold}-{1000+10*fold+target}-A-{target}.wav'
+            sf.write(data/'audio'/f, np.r_[rng.normal(size=44100*3)*.1, np.zeros(44100*2)], 44100, subtype='PCM_16')
+            rows.append(dict(filename=f, fold=fold, target=target, category=name, esc10=True, src_file=1000+10*fold+target, take='A'))
+    pd.DataFrame(rows).to_csv(data/'meta'/'esc50.csv', index=False)
+    r = run('--data', data, '--recipe', ROOT/'experiments'/'blog.toml', '--fold', 1, '--runs', 1, '--epochs', 1, '--bs', 8, '--out', tmp_path/'out')
+    assert r.returncode==0, r.stderr
+    rows = pd.read_csv(tmp_path/'out'/'results.csv')
+    assert list(rows.way)==['none','global','frequency'] and set(rows.arch)=={'xresnet18'} and set(rows.n_train)=={20} and set(rows.n_valid)=={5}
+    with np.load(tmp_path/'out'/'examples.npz') as z: assert z['before'].shape[1:]==(201,401)
