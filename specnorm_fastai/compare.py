@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_items,_known,_make_arch,_setting_defaults
+from .experiment import _check_files,_items,_known,_make_arch,_mask,_setting_defaults
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -105,7 +105,7 @@ def _open_out(out, info):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
         options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
         arms = {**old.get('arms', {}), **settings['arms']}
-        same = lambda n: all({**_setting_defaults, **a}=={**_setting_defaults, **b} and v==w for (v,a),(w,b) in [(arm_settings(n, {**settings, 'arms':t}) for t in (old['arms'],settings['arms']))])
+        same = lambda n: arm_settings(n, {**settings, 'arms':old['arms']})==arm_settings(n, settings)
         arms.update({n:a for n,a in old.get('arms', {}).items() if n in settings['arms'] and same(n)})  # told in other words
         was,now = ({**_setting_defaults, **v} for v in (old,settings))
         now['way_options'],was['way_options'] = options,{**options, **old.get('way_options', {})}
@@ -139,7 +139,7 @@ class _Data:
         s = s or self.settings
         of = fold,chain,json.dumps([s[k] for k in _of_stats])
         key = of,quantiles
-        if key not in self._stats: self._stats[key] = collect_stats(self.dls(fold, before, s), quantiles=quantiles, progress=False, mask=None if s['mask']=='none' else s['mask'])
+        if key not in self._stats: self._stats[key] = collect_stats(self.dls(fold, before, s), quantiles=quantiles, progress=False, mask=_mask(s))
         return self._stats[key]
     def of(self, fold, name):
         "Transforms and settings of a way or an arm"

@@ -26,7 +26,6 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter,ItemGetter
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
-from fasttransform.cast import retain_meta
 
 from .augment import ChangeSpeed,SignalMixUp,SignalShifter,SpecAugment,colored_noise
 from .cache import _as_cache
