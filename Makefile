@@ -35,6 +35,9 @@ export: $(STAMP) ## notebooks to modules
 bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--only recorder --quick'
 	@$(RUN) OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks $(ARGS)
 
+results: $(STAMP) ## the experiments of experiments/, many hours: ARGS='ESC10=DIR FSDD=DIR'; goes on where it was
+	@$(RUN) $(BIN)/python tools/results.py run $(ARGS)
+
 reliability: $(STAMP) ## thousands of bad inputs, faults and a long day, 40 minutes; ARGS='--fuzz 500'
 	@$(TEST) $(BIN)/python -m tests.reliability $(ARGS)
 
@@ -54,4 +57,4 @@ $(STAMP): constraints.txt settings.ini setup.py pyproject.toml
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c constraints.txt -e '.[demo,dev,docs,torchaudio]'
 	@touch $@
 
-.PHONY: help compare test install bench reliability export clean-nbs docs readme
+.PHONY: help compare test install bench results reliability export clean-nbs docs readme

@@ -47,6 +47,7 @@ from .share import *
 from .analysis import *
 from .suggest import *
 from .experiment import *
+from .recipe import *
 from .compare import *
 from .report import *
 from .demo import *

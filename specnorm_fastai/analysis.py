@@ -291,6 +291,11 @@ def analyze(
         if J:
             a = clip_bootstrap(np.where(np.isnan(y), np.nan, right[w]), fold, clusters, level=level, n_boot=n_boot)
             row.update(accuracy=a['mean'], low=max(a['low'], -1. if score else 0.), high=min(a['high'], 1.))
+            if not score and a['mean'] in (0.,1.):  # clips drawn again are no others: Clopper and Pearson's exact interval
+                there = ~np.isnan(y).all(0)
+                n = int(there.sum()) if clusters is None else len(np.unique(np.asarray(clusters)[there]))
+                ci = stats.binomtest(n*int(a['mean']), n).proportion_ci(level, 'exact')
+                row.update(low=ci.low, high=ci.high)
         if J and w!=baseline:
             n_train = here.n_train.mean()
             t,b = paired_tests(y, fold, n_train, clusters, level, n_boot)

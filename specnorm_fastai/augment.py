@@ -394,7 +394,7 @@ def sound_level(
     v = _working(x)
     t = max(-(-max(v.shape[-1]-n, 0)//(n//2))*(n//2)+n, n)
     w = torch.hann_window(n, dtype=v.dtype, device=v.device)
-    power = torch.fft.rfft(F.pad(v, (0,t-v.shape[-1])).unfold(-1, n, n//2)*w).abs()**2
+    power = torch.view_as_real(torch.fft.rfft(F.pad(v, (0,t-v.shape[-1])).unfold(-1, n, n//2)*w)).square().sum(-1)
     each = 2*a_weighting(torch.fft.rfftfreq(n, 1/sr))**2  # two: the mirrored frequencies; at both ends the curve is as good as 0
     return 10*((power*each.to(power)).sum(-1)/(n*(w**2).sum())).mean(1).amax(-1).clamp(min=1e-10).log10()
 

@@ -25,6 +25,7 @@ _ways = """ways:
   db_max          dB below each clip's loudest value, at most 80
   sliding         mean and std of the 3 s around each frame, for each frequency
   pcen            per-channel energy normalization of power
+  fill            the clip's least value of each frequency in silence and padding
 With + one follows another: pcen+global. A recipe gives them other options."""
 
 def _parser():

@@ -30,6 +30,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from .core import AudioSpectrogram,AudioTensor,_check_whole,_name,_whole_file,audio_extensions,get_audio_files
 from .cache import AudioCache,_as_cache
+from .fast import compiled
 from .features import _silence
 
 # %% ../nbs/50_data.ipynb #c2232090
@@ -106,6 +107,10 @@ def _like(x, y, n): return AudioTensor(y.as_subclass(torch.Tensor), sr=x.sr, len
 
 def _window_power(x, n):
     "Power of all windows of `n` samples of (channel, time), added up over samples and channels in float64"
+    if n<=x.shape[-1] and (k:=compiled(x)):
+        res = torch.empty(x.shape[-1]-n+1, dtype=torch.float64)
+        k.window_power(x.numpy(), n, res.numpy())
+        return res
     c = F.pad(x.detach().cpu().double().square().sum(0).cumsum(0), (1,0))
     return c[n:]-c[:-n]
 
@@ -135,7 +140,7 @@ class ResizeSignal(RandTransform):
         "Where a crop of `n` samples may start"
         if self.min_energy is not None:
             p = _window_power(x, n)
-            if len(ok:=(p>=p.max()*10**(self.min_energy/10)).nonzero()[:,0]): return ok
+            if len(ok:=np.flatnonzero((p>=p.max()*10**(self.min_energy/10)).numpy())): return ok
         return range(x.shape[-1]-n+1)  # NaN has no loudest place
 
     def encodes(self, x:AudioTensor)->AudioTensor:

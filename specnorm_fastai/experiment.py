@@ -206,7 +206,8 @@ _ways = {
     'minmax': ("each clip to [-1, 1]", None, lambda st, s, **kw: [MinMaxNormalize(**{'mask':_mask(s), **kw}), *_fill(s)], MinMaxNormalize),
     'db_max': ("dB below each clip's loudest value, at most 80", None, lambda st, s, **kw: [DBReference(**{**dict(ref='max', top_db=80., mask=_mask(s)), **kw})], DBReference),
     'sliding': ("mean and std of the 3 s around each frame, for each frequency", None, _sliding, _sliding),
-    'pcen': ("per-channel energy normalization of power", None, _pcen, PCEN)}
+    'pcen': ("per-channel energy normalization of power", None, _pcen, PCEN),
+    'fill': ("the clip's least value of each frequency in silence and padding", None, lambda st, s, **kw: [FillFrames(**{'mask':_mask(s), **kw})], FillFrames)}
 def _options(way):
     "Names of the options of a way"
     of = _ways[way][3]
@@ -331,8 +332,10 @@ def _check_conditions(conditions, sr):
 
 class _Altered(OpenAudio):
     "Opens a path as another store does, under other conditions; noise is another one for each clip"
-    def __init__(self, of, how): super().__init__(); self.of,self.how = of,how
-    def encodes(self, x:Path): return alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(Path(x).name.encode()))
+    def __init__(self, of, how): super().__init__(); self.of,self.how,self.last = of,how,(None,None)
+    def encodes(self, x:Path):
+        if self.last[0]!=x: self.last = x,alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(Path(x).name.encode()))  # crops of a clip are asked for in turn
+        return self.last[1].clone()
 
 # %% ../nbs/77_experiment.ipynb #cdcb2340
 waveform_ways = {'none': lambda: [], 'standard': lambda: [AudioNormalize()], 'rms': lambda: [RMSNormalize()], 'peak': lambda: [PeakNormalize()],
@@ -443,6 +446,24 @@ class _Centered(ResizeSignal):
 
 _centring = (SpecNormalize,ItemNormalize,SlidingNormalize,ASTNormalize)
 
+def _tfms(s, norm):
+    "Transforms of items and of batches, from the waveform to a normalized spectrogram; `norm` is a list"
+    cfg = feature_config(s['features'])
+    if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
+    resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
+    item_tfms = ([] if s['speed'] is None else [ChangeSpeed(1., s['speed'])]) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
+    last = next((t for t in reversed(norm) if not isinstance(t, FillFrames)), None)
+    mix,masks = _augments(s, isinstance(last, _centring))
+    return item_tfms,[*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
+
+def _learner_args(s):
+    "Of `spec_learner`"
+    return dict(arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=[AverageCrops(s['crops'])] if s['crops']>1 else [])
+
+def _mix_cbs(s):
+    "Callbacks of training that mix spectrograms"
+    return [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
+
 def _items(df): return list(zip(df.path, df.label))  # a row of a DataFrame costs a copy of all its attrs
 
 def experiment_dls(
@@ -458,16 +479,10 @@ def experiment_dls(
     "The data of one run: waveform, its normalization, spectrogram, the way"
     s = experiment_settings(**kwargs) if settings is None else {**_setting_defaults, **settings}
     norm = [] if norm is None else list(norm) if isinstance(norm, (list,tuple)) else [norm]
-    cfg = feature_config(s['features'])
-    if any(isinstance(t, PCEN) for t in norm): cfg = replace(cfg, to_db=False)
-    resize = {'random':ResizeSignal, 'center':_Centered}[s['crop']]
-    item_tfms = audio_item_tfms(s['sample_rate']) + ([] if s['speed'] is None else [ChangeSpeed(1., s['speed'])]) + ([] if s['duration'] is None else [resize(s['duration']*1000, AudioPadType.Zeros_After, s['min_energy'])])
-    last = next((t for t in reversed(norm) if not isinstance(t, FillFrames)), None)
-    mix,masks = _augments(s, isinstance(last, _centring))
-    tfms = [*waveform_ways[s['waveform']](), *mix, AudioToSpec.from_cfg(cfg), *norm, *masks]
+    item_tfms,batch_tfms = _tfms(s, norm)
     audio = TransformBlock(type_tfms=[ToStr(), ToPath(), OpenAudio() if store is None else store], dls_kwargs={'before_batch': [PadAudio()]})
     block = DataBlock(blocks=(audio, CategoryBlock(vocab=sorted(df.label.unique()))), get_x=ItemGetter(0), get_y=ItemGetter(1),
-                      splitter=IndexSplitter(np.flatnonzero(valid)), item_tfms=item_tfms, batch_tfms=tfms)
+                      splitter=IndexSplitter(np.flatnonzero(valid)), item_tfms=[*audio_item_tfms(s['sample_rate']), *item_tfms], batch_tfms=batch_tfms)
     return block.dataloaders(_items(df), bs=min(s['bs'], int((~valid).sum())), num_workers=workers, persistent_workers=workers>0, device=device)
 
 # %% ../nbs/77_experiment.ipynb #c303c7ab
@@ -539,12 +554,11 @@ def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
     dls = experiment_dls(df, valid, norm, s, store, workers)
     with keep_random_state(): other = [experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid for how in s['conditions'].values()]
     if _is_fixed(df, s, store): dls = kept = kept or keep_features(dls)
-    learn = spec_learner(dls, arch=_make_arch(s) if s['arch_options'] else s['arch'], precision=s['precision'], cbs=AverageCrops(s['crops']) if s['crops']>1 else None)
-    mix = [MixUp(s['mixup'])] if s['mixup'] is not None and s['mix']=='spectrogram' else []
+    learn = spec_learner(dls, **_learner_args(s))
     look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
     room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
     with learn.no_bar(), learn.no_logging(), room:
-        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*mix,*look])
+        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),*look])
         secs,values,(p,targs) = time.time()-t,list(learn.recorder.values),learn.get_preds()
         probs = torch.stack([p,*(learn.get_preds(dl=dl)[0] for dl in other)])
     if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['row_moments', 'merge_rows', 'item_moments', 'row_extremes', 'add_histogram', 'affine_rows_', 'affine_rows',
-           'standardize_rows', 'sliding_rows', 'silent_rows', 'frame_rows', 'power_rows', 'band_rows', 'load']
+           'standardize_rows', 'sliding_rows', 'silent_rows', 'frame_rows', 'power_rows', 'band_rows', 'window_power',
+           'load']
 
 # %% ../nbs/03_kernels.ipynb #c7767ef0
 import math,warnings
@@ -524,6 +525,22 @@ def band_rows(
         for m in range(bands):
             v = _dot(filters[m], p, lo[m], hi[m])
             for k in range(frames[r], out.shape[2]): out[r,m,k] = v
+
+# %% ../nbs/03_kernels.ipynb #cff3dd755
+@_exact
+def window_power(
+    x, # Waveform, (channel, time)
+    n, # Samples of a window, 1 to `time`
+    out # To here: float64, (time-n+1,)
+):
+    "Sum of the squares of each window of `n` samples of `x` (channel, time), over samples and channels, to `out` (time-n+1,)"
+    c = np.empty(x.shape[1]+1)
+    c[0] = 0.
+    for i in range(x.shape[1]):
+        s = 0.
+        for k in range(x.shape[0]): s += np.float64(x[k,i])*np.float64(x[k,i])
+        c[i+1] = c[i]+s
+    for i in range(len(out)): out[i] = c[i+n]-c[i]
 
 # %% ../nbs/03_kernels.ipynb #c3b1f778
 _loaded = set()

@@ -568,7 +568,7 @@ def _s_conditions(e):
     lost = [w for w in ways if ('all, against clean',w) in acc]
     words = '; '.join(f"{_n(w)} {_points(acc['all, against clean',w][0])}" + {'better':', less than the baseline', 'worse':', more than the baseline'}.get(acc['all, against clean',w][1], '') for w in lost)
     return (f'<p class="sub">The same networks on the same clips as others would hear them, accuracy in %. Arrows: better or worse than {_base(e)} under that condition, established by both tests.</p>'
-            + _table([('Condition',0),*((w,1) for w in ways)], rows, 'Accuracy under each condition')
+            + _table([('Condition',0),*((w,1) for w in ways)], rows, 'Accuracy under each condition', cls='up' if len(ways)>7 else '')
             + (f'<p>Lost on average over all conditions, in points: {words}.</p>' if lost else ''))
 
 def _s_settings(e):
@@ -631,6 +631,7 @@ figure{margin:0;min-width:0;break-inside:avoid}figcaption{font-size:.9rem;font-w
 .scroll{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;overflow-wrap:normal}caption{max-width:calc(100vw - 3rem);text-align:left;font-size:.85rem;padding-bottom:.5rem}
 .sortable{width:100%}.sortable th:first-child{padding-left:0}.sortable th:last-child,.sortable td:last-child{padding-right:.2rem}.sortable th,.sortable td{padding:.5rem .55rem;text-align:left;border-bottom:1px solid var(--line);font-weight:400;white-space:nowrap}.sortable thead th{border-bottom:1.5px solid var(--mut);padding-top:.2rem;padding-bottom:.2rem}
 .sortable .num{text-align:right}.sortable button{font:inherit;font-size:.82rem;font-weight:600;color:inherit;background:none;border:0;padding:.3rem 0;cursor:pointer}.sortable button::after{content:"";display:inline-block;width:.9em;text-align:right;color:var(--acc)}
+.up thead th{vertical-align:bottom}.up thead .num button{writing-mode:vertical-rl;transform:rotate(180deg);padding:0}.up thead .num button::after{height:.9em;width:auto}.up td,.up .num{padding-left:.3rem;padding-right:.3rem}
 [aria-sort=ascending] button::after{content:"↑"}[aria-sort=descending] button::after{content:"↓"}.sortable tbody tr:hover{background:var(--soft)}
 code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}select{font:inherit;padding:.35rem .6rem;border:1px solid var(--line);border-radius:6px;background:var(--soft);color:inherit;max-width:100%}.ctl label{font-weight:600;margin-right:.4rem}
 .cmwrap{display:flex;flex-wrap:wrap;gap:1rem 3rem}.cmwrap>.scroll{flex:0 1 auto;min-width:0}.tops{flex:1 1 16rem;min-width:0}.tops h3{margin-top:0}.tops ol{padding-left:1.3rem;margin:.5rem 0}.tops li{margin:.25rem 0}

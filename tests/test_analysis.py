@@ -267,3 +267,16 @@ def test_a_score_takes_the_place_of_right_or_wrong():
     with pytest.raises(ValueError, match="score: expected values from -1 to 1 in column 'way', got 'a'"): analyze(rows, preds, 'a', score='way')
     for bad in ('',['change']):
         with pytest.raises(ValueError, match='score: expected the name of a column'): analyze(rows, preds, 'a', score=bad)
+
+@pytest.mark.parametrize('right', [True,False])
+@pytest.mark.parametrize('cluster', [None,'rec'])
+def test_all_right_is_not_certain(right, cluster):
+    "The interval is the exact binomial one over clips, or over recordings"
+    from scipy.stats import binomtest
+    n = 60
+    p = pd.DataFrame([dict(way='none', fold=f, seed=s, filename=f'{f}-{i}', label='a', predicted='a' if right else 'b', rec=f'{f}-{i//3}') for f in (1,2) for s in (0,1) for i in range(n)])
+    rows = pd.DataFrame([dict(way='none', fold=f, seed=s, accuracy=float(right), n_train=100) for f in (1,2) for s in (0,1)])
+    r = analyze(rows, p, cluster=cluster).iloc[0]
+    m = 2*n if cluster is None else 2*n//3
+    ci = binomtest(m if right else 0, m).proportion_ci(.95, 'exact')
+    assert r.accuracy==right and np.allclose([r.low,r.high], ci)

@@ -70,6 +70,20 @@ def test_a_chain_takes_statistics_of_what_went_before(small):
     for x,_ in experiment_dls(small, valid, tfms, s, store).train.new(shuffle=False, drop_last=False): rec.update(x, mask=x.frame_mask('silence'))
     assert rec.mean.abs().max()<1e-4 and (rec.std-1).abs().max()<1e-4
 
+def test_fill_covers_padding_and_changes_no_statistics(small):
+    valid,s = split_masks(small, 1),experiment_settings(duration=1.5)
+    store = AudioStore().fill(small.path)
+    collect = collector(small, valid, s, store)
+    plain,after,before = ([d.valid.one_batch()[0] for d in [experiment_dls(small, valid, way_tfms(w, collect, s), s, store)]][0] for w in ('global','global+fill','fill+global'))
+    m = plain.frame_mask('silence')[:,None,None].expand(plain.shape)
+    assert not m.all() and torch.equal(plain.plain()[m], after.plain()[m]) and torch.allclose(before.plain()[m], after.plain()[m], atol=1e-6)
+    assert torch.allclose(before.plain(), after.plain(), atol=1e-6)
+    low = torch.where(m, plain.plain(), torch.inf).amin(-1, keepdim=True).expand(plain.shape)
+    assert torch.equal(after.plain()[~m], low[~m]) and (plain.plain()[~m]<after.plain()[~m]-3).float().mean()>.9
+    zero = way_tfms('global+fill', collect, {**s, 'way_options':dict(fill=dict(value=0.))})
+    assert (experiment_dls(small, valid, zero, s, store).valid.one_batch()[0].plain()[~m]==0).all()
+    with pytest.raises(ValueError, match='way_options.fill: mask: expected'): way_tfms('global+fill', collect, {**s, 'mask':'none'})
+
 @pytest.mark.parametrize('way,msg', [('global+frequency','done by one transform'), ('item+bands','done by one transform'), ('item+item','done by one transform'), ('short+item','done by one transform'), ('none+item','stands alone'), ('item+pcen','comes first')])
 def test_chains_that_cannot_be_are_refused(way, msg):
     with pytest.raises(ValueError, match=msg): check_ways([way], dict(short=dict(use='bands')) if 'short' in way else None)
@@ -235,3 +249,15 @@ def test_false_stands_for_none_in_a_recipe():
     s = experiment_settings(mixup=False, specaugment=False, min_energy=False, wd=False, duration=False)
     assert all(s[k] is None for k in ('mixup','specaugment','min_energy','wd','duration'))
     assert check_arms(dict(a=dict(way='item', mixup=False)), s)=={'a':dict(way='item', mixup=None)}
+
+def test_crops_of_an_altered_clip_are_of_one_alteration(small, monkeypatch):
+    from specnorm_fastai import experiment as E
+    from specnorm_fastai.callback import AverageCrops
+    made,real = [],E.alter_audio
+    monkeypatch.setattr(E, 'alter_audio', lambda x, **kw: made.append(x.fn) or real(x, **kw))
+    valid,s = split_masks(small, 2),experiment_settings(duration=.3, crops=4, arch='small', features='mel')
+    dl = experiment_dls(small, valid, None, s, E._Altered(AudioStore(), dict(snr=10))).valid
+    made.clear()
+    from specnorm_fastai.callback import _crops_dl
+    xs = torch.cat([b[0].plain() for b in _crops_dl(dl, 4)])
+    assert len(xs)==4*valid.sum() and len(made)==valid.sum() and len({x.sum().item() for x in xs})>2*valid.sum()

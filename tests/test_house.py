@@ -82,10 +82,32 @@ def test_a_gap_in_the_docments_is_found():
     gaps = lambda f: list(_gaps(dict(m={f.__name__:m.Symbol('m', f.__name__, f, node(f.__name__), 1)})))
     assert [g.partition(': ')[2][:12] for g in gaps(bad)]==['no docstring','neither shap','no docment'] and gaps(good)==[]
 
-def test_the_results_are_those_of_the_tables_beside_them():
+def _results():
     import importlib.util
     spec = importlib.util.spec_from_file_location('results', root/'tools'/'results.py')
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    return m
+
+def test_make_results_runs_each_recipe_once_and_keeps_it(tmp_path, monkeypatch, capsys):
+    from specnorm_fastai.cli import _parser
+    m,ran = _results(),[]
+    for r in m.recipes():
+        a = _parser().parse_args(m.command(r, dict(ESC10='e', FSDD='f'), tmp_path)[3:])
+        assert a.data==('f' if r.stem.startswith('fsdd') else 'e') and Path(a.recipe)==r and Path(a.out)==tmp_path/r.stem
+    for k,v in dict(here=tmp_path/'experiments', root=tmp_path).items(): monkeypatch.setattr(m, k, v)
+    m.here.mkdir()
+    for n,words in (('b','ESC10 --recipe experiments/b.toml --fold 1 --out results-b'),('a','FSDD --recipe experiments/a.toml --out results-a'),('c','ESC10 --recipe experiments/c.toml --out results-c')):
+        (m.here/f'{n}.toml').write_text(f"# E{dict(a=2, b=1, c=3)[n]}. What {n} is for:\n#   specnorm-compare --data {words}\nruns = 1\n")
+    done = lambda words, **kw: ran.append(words[3:]) or type('P', (), dict(returncode=int('c.toml' in str(words))))
+    monkeypatch.setattr(m.subprocess, 'run', done); monkeypatch.setattr(m, 'keep', lambda r, out: ran.append((r.stem,out))); monkeypatch.setattr(m, 'write', lambda: None)
+    with pytest.raises(SystemExit, match='Failed: c'): m.run([f'ESC10={tmp_path}'])
+    assert [x if isinstance(x, tuple) else x[3] for x in ran]==[str(m.here/'b.toml'),('b',tmp_path/'results'/'b'),str(m.here/'c.toml')] and ran[0][4:6]==['--fold','1']
+    assert 'a: left out, its data are not given' in capsys.readouterr().out
+    for args,says in (([],'Expected the folder'),(['ESC5=x'],'expected ESC10=DIR'),([f'FSDD={tmp_path}/no'],'expected a folder'),([f'FSDD={tmp_path}','z'],'expected a recipe among')):
+        with pytest.raises(SystemExit, match=says): m.run(args)
+
+def test_the_results_are_those_of_the_tables_beside_them():
+    m = _results()
     assert (root/'experiments'/'RESULTS.md').read_text()==m.text(), 'run python tools/results.py'
     for d in (d for d in (root/'experiments').iterdir() if d.is_dir()):  # the verdicts stand on the runs beside them
         rows,a = pd.read_csv(d/'results.csv'),pd.read_csv(d/'analysis.csv')

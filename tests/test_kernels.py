@@ -2,7 +2,7 @@
 import subprocess,sys,threading
 import numpy as np, pytest, torch
 from hypothesis import given,strategies as st
-from specnorm_fastai import fast,functional as F,recorder,ways as W
+from specnorm_fastai import data as data_room,fast,functional as F,recorder,ways as W
 from specnorm_fastai.core import AudioSpectrogram,AudioTensor
 from specnorm_fastai.fast import compiled,in_parts,no_kernels
 from specnorm_fastai.features import AudioConfig,AudioToSpec
@@ -331,3 +331,21 @@ def test_compiled_files_that_are_damaged_are_made_anew(how, tmp_path):
     r = run()
     assert r.returncode==0 and r.stdout.strip()==str(99*999/2), r.stderr[-1500:]
     assert 'compiled anew' in r.stderr
+
+@given(seed=st.integers(0,999), c=st.integers(1,3), t=st.integers(1,400), dtype=dtypes, kind=st.sampled_from(['any','silent','nan','inf','tiny','turned']), u=st.floats(0,1))
+def test_loud_crops_are_where_torch_finds_them(seed, c, t, dtype, kind, u):
+    x,n = data(seed, c, t, dtype=dtype, scale=.1, off=0.),1+int(u*(t-1))
+    if kind=='silent': x[:] = 0.
+    if kind in ('nan','inf'): x[0,t//3] = float(kind)
+    if kind=='tiny': x *= 1e-30
+    if kind=='turned': x = x.T.contiguous().T
+    least,fast._least = fast._least,1
+    try:
+        a,b = both(lambda: data_room._window_power(x, n))
+        top = float(b.max())
+        near(a, b, rtol=1e-12, atol=0. if top!=top else 1e-13*top)
+        if kind!='any': return
+        crop = data_room.ResizeSignal(n, min_energy=-3.)
+        a,b = both(lambda: torch.as_tensor(list(crop._starts(x, n))))
+        assert torch.equal(a, b)
+    finally: fast._least = least
