@@ -174,7 +174,7 @@ class _Store:
         self.pend,self.n_pend,self.since,self.full_at,self.tidied,self.hits,self.misses = {},0,0.,None,False,0,0
 
     def open(self):
-        if not os.path.isdir(self.folder): os.mkdir(self.folder)
+        Path(self.folder).mkdir(exist_ok=True)  # another process may make it meanwhile
         for k in range(3):  # another process may be making it
             if not (why:=_why_damaged(self.folder)): break
             time.sleep(.05)

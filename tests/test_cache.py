@@ -323,6 +323,14 @@ def test_two_processes_fill_one_whole_cache(files, cache):
     for f in files: same(cache.open(f), plain(f))
     assert cache.info()['misses']==0
 
+def test_a_folder_that_another_process_makes_meanwhile_is_taken(files, tmp_path, monkeypatch):
+    made = os.mkdir
+    def second(path, *args, **kw): made(path, *args, **kw); made(path, *args, **kw)
+    c = AudioCache(tmp_path/'c', max_bytes=2e8)
+    monkeypatch.setattr(os, 'mkdir', second)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); c.open(files[0])
+    assert not c.info()['readonly'] and c.info()['clips']==1; c.close()
+
 def test_a_reader_beside_a_writer_sees_only_whole_clips_and_kills_do_no_harm(files, cache):
     "A process fills and clears for ever, and is killed at odd moments; each time all that is there is right, and filling goes on"
     want = {f:plain(f) for f in files}
