@@ -13,7 +13,7 @@ from .transforms import SpecNormalize
 
 # %% ../nbs/78_recipe.ipynb #ca18d80c
 _recipes = {'small': dict(features=dict(kind='mel', n_fft=1024, hop_length=320, n_mels=64), sample_rate=16000, duration=2., min_energy=-30., crops=10,
-                          mixup=1., mix='between_class', specaugment=dict(freq=8, time=12), arch='small', epochs=400, bs=32, lr=3e-3, precision='bfloat16')}
+                          mixup=1., mix='between_class', specaugment=dict(freq=8, time=12), arch='small', epochs=200, bs=32, lr=3e-3, precision='bfloat16')}
 _of_compare = ('members','validate_every','conditions','way_options','crop')  # what no keyword argument of data or learner says
 
 def spec_recipe(
