@@ -61,6 +61,8 @@ def test_a_run_is_kept_whole_and_names_that_look_like_nothing_are_names(done, mo
     assert sorted(_files(d))==['analysis.csv','conditions-analysis.csv','results.csv','results.json'] and str(done) not in ''.join(p.read_text() for p in d.iterdir())
     text = (done/'experiments'/'RESULTS.md').read_text()
     assert text==m.text() and '| NA | 2 |' in text and 'nan' not in text and '- **NA**:' in text
+    assert '| [tiny](#tiny) | E1 | 80, 32 of them tested | 2 | 4 |' in text and '80 clips of 8 classes, 32 of them tested; 2 folds' in text
+    assert '*NA*: the loudest stretch of each clip, 0.2 s' in text and '*1/4*: the first and last part of each clip, 0.25 s together' in text
 
 def test_paused_runs_go_on_elsewhere_to_the_same_tables(done, synthetic, tmp_path, monkeypatch):
     m = _at(tmp_path/'a', monkeypatch)
@@ -71,6 +73,7 @@ def test_paused_runs_go_on_elsewhere_to_the_same_tables(done, synthetic, tmp_pat
     held = m.contents(file)
     assert sorted(held)==['results.json',*(f'runs/{p.name}' for p in sorted((out/'runs').iterdir()))] and len(held)==3
     assert not any(str(p).encode() in v for v in held.values() for p in (tmp_path,done,synthetic,Path.home()))
+    assert '| [tiny](tiny.toml) | E1 | 80 | 1 | 2 of 4 runs so far | 0 min |' in (m.here/'RESULTS.md').read_text()
     for f in (out/'runs').iterdir(): os.utime(f, (1,1))
     m.main(['pause', 'tiny', str(out)])
     assert file.read_bytes()==first  # no time, no owner
@@ -88,6 +91,7 @@ def test_some_folds_of_all_are_paused_and_named_without_a_total(done, tmp_path, 
     (m.here/'tiny.toml').write_text(_tiny.replace('fold = [1, 2]', 'fold = "all"'))
     out = _half(done, tmp_path)
     m.main(['pause', 'tiny'])
+    assert '| 80 | 1 | 2 runs so far | 0 min |' in (m.here/'RESULTS.md').read_text()
     with pytest.raises(SystemExit, match=r'fold is \[1, 2\], the recipe says "all". The recipe.s command goes on'): m.main(['tiny', str(out)])
 
 def test_pause_loses_no_run(done, tmp_path, monkeypatch):
@@ -104,7 +108,7 @@ def test_pause_loses_no_run(done, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='no run is finished yet'): m.main(['pause', 'tiny'])
     assert _files(m.here)==before
     (m.here/'tiny'/'runs.tar.xz').write_bytes(before['tiny/runs.tar.xz'][:200])
-    with pytest.raises(ValueError, match='runs.tar.xz: expected what results.py pause packed'): m.unpack(m.here/'tiny.toml', tmp_path/'new')
+    with pytest.raises(SystemExit, match='runs.tar.xz: expected what results.py pause packed'): m.main([])
     (m.here/'tiny'/'runs.tar.xz').write_bytes(m.pack({'results.json':b'{}', '../runs/x.json':b''}))
     with pytest.raises(ValueError, match="expected results.json and runs/\\*.json, got '../runs/x.json'"): m.unpack(m.here/'tiny.toml', tmp_path/'new')
 
@@ -185,3 +189,10 @@ def test_help_is_help_and_nonsense_is_not(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.count('python tools/results.py pause NAME')==3
     for args in (['pause'],['one'],['a','b','c']):
         with pytest.raises(SystemExit, match='python tools/results.py run'): m.main(args)
+
+def test_the_page_lists_what_was_not_run(tmp_path, monkeypatch):
+    m = _at(tmp_path, monkeypatch)
+    m.main([])
+    text = (m.here/'RESULTS.md').read_text()
+    assert '| [tiny](tiny.toml) | E1 | | | not run yet | |' in text and 'Together 0.0 hours: the wall times' in text
+    assert all(f'- **E{i}**: ' in text for i in range(1,6)) and 'python tools/datasets.py esc10' in text and 'CC BY-SA 4.0' in text

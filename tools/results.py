@@ -203,6 +203,13 @@ def p_value(v): return '' if pd.isna(v) else '< 0.001' if v<.001 else f'{v:.3f}'
 
 def many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 
+def altered(conds):
+    "What conditions do to a clip that silences part of it"
+    for k,says in (('keep','the loudest stretch of each clip, {} s, is kept and padded to the length of the others (`keep`).'),
+                   ('silence','the first and last part of each clip, {} s together, are set to 0 (`silence`). Some clips lose all of their sound, so that nothing can reach 100 %.')):
+        for n,how in conds.items():
+            if k in how: yield f"*{n}*: {says.format(how[k])}"
+
 def conditions(df, s, clean):
     "The accuracy of each way under each condition, and what is lost on average over all of them"
     ways,names = list(clean.way),[c for c in df.condition.unique() if not c.startswith('all, ')]
@@ -213,10 +220,16 @@ def conditions(df, s, clean):
              '| condition | '+' | '.join(ways)+' |', '|---|'+'---|'*len(ways), '| none | '+' | '.join(pct(clean.set_index('way').accuracy[w]) for w in ways)+' |']
     lines += [f"| {c} | "+' | '.join(pct(acc.loc[c,w])+mark(c,w) for w in ways)+' |' for c in names]
     every = df[df.condition.str.startswith('all, ')].set_index('way')
+    lines += [f'\n{how}' for how in altered(s['conditions'])]
     lines += ['', 'What is lost on average over all of these conditions, in percentage points, and how that differs from the first way:', '',
               '| way | change | 95 % interval | difference | corrected t | clips and runs | p (Holm) | verdict |', '|---|---|---|---|---|---|---|---|']
     return lines+[f"| {w} | {pct(r.accuracy, '+')} | {span(r.low, r.high, '+')} | {pct(r['diff'], '+')} | {span(r.diff_low, r.diff_high, '+')} | {span(r.boot_low, r.boot_high, '+')} | {p_value(r.p_holm)} | "
                   f"{dict(better='loses less', worse='loses more').get(r.verdict, r.verdict)} |" for w,r in ((w,every.loc[w]) for w in ways)]
+
+def tested(rows, s):
+    "How many clips were left out in all folds together, where these are not all"
+    n = int(rows.groupby('fold').n_valid.first().sum())
+    return f'{n} of them tested' if n<s['clips'] else ''
 
 def section(d):
     "One experiment in Markdown"
@@ -225,9 +238,10 @@ def section(d):
     s,v = info['settings'],info['versions']
     purpose,cmd = first_words(recipe)
     nets = f" of {s['members']} networks" if s.get('members', 1)>1 else ''
+    some = f', {n}' if (n:=tested(rows, s)) else ''
     lines = [f'## {d.name}', '', purpose.rstrip(':')+('' if purpose.endswith('.') else '.'), '', '```sh', cmd, '```', '',
-        f"{s['clips']} clips of {s['classes']} classes; {many(rows.fold.nunique(), 'fold')}, {many(rows.seed.nunique(), 'seed')}, {many(len(rows), 'run')}{nets}, {rows.seconds.sum()/60:.0f} min of training (median {rows.seconds.median():.0f} s a run); "
-        f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {v.get('device')}. {rows.started.min()[:10]}.", '',
+        f"{s['clips']} clips of {s['classes']} classes{some}; {many(rows.fold.nunique(), 'fold')}, {many(rows.seed.nunique(), 'seed')}, {many(len(rows), 'run')}{nets}, {rows.seconds.sum()/60:.0f} min of training (median {rows.seconds.median():.0f} s a run); "
+        f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {str(v.get('device')).replace(' 1 threads', ' 1 thread')}. {rows.started.min()[:10]}.", '',
         '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | here | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
     for r in analysis.to_dict('records'):
         lines.append(f"| {r['way']} | {r['runs']} | {pct(r['accuracy'])} | {span(r['low'], r['high'])} | {pct(r['diff'], '+')} | {span(r['diff_low'], r['diff_high'], '+')} | "
@@ -243,22 +257,66 @@ def section(d):
 
 head = """# Results
 
-Written by `python tools/results.py` from the tables beside it; every run that was made is in them. Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap; *p* is the larger of the two, after Holm's adjustment. *Here* is the verdict about networks trained on just these clips (bootstrap alone), *verdict* the one that needs both tests. [75_analysis](../nbs/75_analysis.ipynb) explains them and measures how often they are wrong.
+Written by `python tools/results.py` from the tables beside it; every run that was made is in them, or in `runs.tar.xz` where an experiment is not done. The experiments ask:
+
+- **E1**: what does the published experiment (none, global, per frequency) give here?
+- **E2**: which way to normalize is best, where all else of the training is the same?
+- **E3**: how good is the best recipe for a network from scratch, and what does each of its parts do?
+- **E4**: what do silence and padding do, with masks and without?
+- **E5**: which normalization loses least under other conditions?
+
+Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap; *p* is the larger of the two, after Holm's adjustment. *Here* is the verdict about networks trained on just these clips (bootstrap alone): what it calls better or worse may be so because of the clips that were trained on. *Verdict* is the one that needs both tests. [75_analysis](../nbs/75_analysis.ipynb) explains them and measures how often they are wrong.
+
+On the same machine, with the same versions and number of threads, a seed gives the same run to the bit. Another processor or version rounds sums otherwise, and single runs, of some 80 clips, then differ by a few points; what is published are means with their intervals.
+
+## The data
+
+`ESC10` is [ESC-10](https://github.com/karolpiczak/ESC-50), the rows of ESC-50 whose column `esc10` is true: 400 clips of 5 s, 10 classes, five folds. Its licence is CC BY 3.0 (that of ESC-50 as a whole CC BY-NC 3.0), and the file LICENSE of ESC-50 names the author and the licence of each clip's recording: CC0, CC BY and, for two, Sampling+. At hand were folds 1 to 4, 320 clips, in Ogg Vorbis as ESC-10 was published first. ESC-50 now holds the same recordings as WAV, cut to 5 s, so that single runs come out otherwise.
+
+`FSDD` is the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset): ten digits, 50 times each by six speakers, at 8 kHz, CC BY-SA 4.0. At hand were five speakers, 2500 clips, of commit `26eb9aa`.
+
+Fold 5 and the sixth speaker (yweweler) are kept unseen, to check what comes out. Without the options that leave them out, other tables come out.
+
+```sh
+python -c "from specnorm_fastai.all import *; print(untar_data(URLs.ESC50))"  # 600 MB, for example into ~/.fastai/data/master
+python tools/datasets.py esc10 ~/.fastai/data/master ESC10 --folds 1 2 3 4
+git clone https://github.com/Jakobovski/free-spoken-digit-dataset
+python tools/datasets.py fsdd free-spoken-digit-dataset FSDD --speakers george jackson lucas nicolas theo
+make results ARGS='ESC10=ESC10 FSDD=FSDD'                                     # all recipes, many hours; stopped, it goes on where it was
+```
+
+## The experiments
 """
 
 def done():
     "Folders of results, in the order of their experiments"
     return [here/r.stem for r in recipes() if (here/r.stem/'analysis.csv').exists()]
 
+def so_far(recipe):
+    "What a paused experiment holds: settings, rows of its runs, and how many of all these are"
+    files = contents(file:=here/recipe.stem/packed)
+    info = json.loads(files['results.json'])
+    want = runs_of(recipe, info, file, part=True)
+    try: rows = pd.DataFrame([json.loads(v)['row'] for n,v in files.items() if n!='results.json'])
+    except (ValueError,KeyError,TypeError): raise ValueError(f"{file}: expected runs of an experiment") from None
+    return info['settings'],rows,so_many(len(rows), want)
+
 def overview():
-    "What was run, and what it cost"
+    "What was run, what it cost, and what is still to be run"
     lines = ['| recipe | for | clips | folds held out | runs | training |', '|---|---|---|---|---|---|']
     total = 0
-    for d in done():
-        rows,s = table(d/'results.csv'),json.loads((d/'results.json').read_text())['settings']
+    for r in recipes():
+        d,what = here/r.stem,first_words(r)[0].split('. ')[0].rstrip(':')
+        if (d/'analysis.csv').exists():
+            rows,s = table(d/'results.csv'),json.loads((d/'results.json').read_text())['settings']
+            clips,folds,runs,link = f"{s['clips']}{', '*bool(n:=tested(rows, s))}{n}",rows.fold.nunique(),len(rows),f'#{d.name}'
+        elif (d/packed).exists():
+            s,rows,n = so_far(r)
+            clips,folds,runs,link = s['clips'],rows.fold.nunique(),f'{n} so far',r.name
+        else: lines.append(f'| [{r.stem}]({r.name}) | {what} | | | not run yet | |'); continue
         total += rows.seconds.sum()
-        lines.append(f"| [{d.name}](#{d.name}) | {first_words(here/f'{d.name}.toml')[0].split('. ')[0].rstrip(':')} | {s['clips']} | {rows.fold.nunique()} | {len(rows)} | {rows.seconds.sum()/60:.0f} min |")
-    return '\n'.join([*lines, '', f'Together {total/3600:.1f} hours of one processor core.'])
+        lines.append(f'| [{r.stem}]({link}) | {what} | {clips} | {folds} | {runs} | {rows.seconds.sum()/60:.0f} min |')
+    return '\n'.join([*lines, '', f'Together {total/3600:.1f} hours: the wall times of all runs, each on one thread of a processor, added up.'])
 
 def tried():
     "What the recipes of E3 were chosen from"
