@@ -98,18 +98,19 @@ def test_make_results_runs_each_recipe_once_and_keeps_it(tmp_path, monkeypatch, 
     m.here.mkdir()
     for n,words in (('b','ESC10 --recipe experiments/b.toml --fold 1 --out results-b'),('a','FSDD --recipe experiments/a.toml --out results-a'),('c','ESC10 --recipe experiments/c.toml --out results-c')):
         (m.here/f'{n}.toml').write_text(f"# E{dict(a=2, b=1, c=3)[n]}. What {n} is for:\n#   specnorm-compare --data {words}\nruns = 1\n")
-    done = lambda words, **kw: ran.append(words[3:]) or type('P', (), dict(returncode=int('c.toml' in str(words))))
-    monkeypatch.setattr(m.subprocess, 'run', done); monkeypatch.setattr(m, 'keep', lambda r, out: ran.append((r.stem,out))); monkeypatch.setattr(m, 'write', lambda: None)
-    with pytest.raises(SystemExit, match='Failed: c'): m.run([f'ESC10={tmp_path}'])
+    monkeypatch.setattr(m, 'status', lambda words: ran.append(words[3:]) or int('c.toml' in str(words)))
+    monkeypatch.setattr(m, 'keep', lambda r, out: ran.append((r.stem,out))); monkeypatch.setattr(m, 'write', lambda: None)
+    with pytest.raises(SystemExit, match='Failed: c'): m.main(['run', f'ESC10={tmp_path}'])
     assert [x if isinstance(x, tuple) else x[3] for x in ran]==[str(m.here/'b.toml'),('b',tmp_path/'results'/'b'),str(m.here/'c.toml')] and ran[0][4:6]==['--fold','1']
-    assert 'a: left out, its data are not given' in capsys.readouterr().out
+    out = capsys.readouterr()
+    assert 'a: left out, its data are not given' in out.out and 'c: specnorm-compare ended with status 1' in out.err
     for args,says in (([],'Expected the folder'),(['ESC5=x'],'expected ESC10=DIR'),([f'FSDD={tmp_path}/no'],'expected a folder'),([f'FSDD={tmp_path}','z'],'expected a recipe among')):
-        with pytest.raises(SystemExit, match=says): m.run(args)
+        with pytest.raises(SystemExit, match=says): m.main(['run', *args])
 
 def test_the_results_are_those_of_the_tables_beside_them():
     m = _results()
     assert (root/'experiments'/'RESULTS.md').read_text()==m.text(), 'run python tools/results.py'
-    for d in (d for d in (root/'experiments').iterdir() if d.is_dir()):  # the verdicts stand on the runs beside them
+    for d in m.done():  # the verdicts stand on the runs beside them
         rows,a = pd.read_csv(d/'results.csv'),pd.read_csv(d/'analysis.csv')
         assert np.allclose(a.accuracy, rows.groupby('way', sort=False).accuracy.mean()[a.way], atol=1e-4)
         base = rows[rows.way==a.way[0]].set_index(['fold','seed']).accuracy
