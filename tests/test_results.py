@@ -196,3 +196,9 @@ def test_the_page_lists_what_was_not_run(tmp_path, monkeypatch):
     text = (m.here/'RESULTS.md').read_text()
     assert '| [tiny](tiny.toml) | E1 | | | not run yet | |' in text and 'Together 0.0 hours: the wall times' in text
     assert all(f'- **E{i}**: ' in text for i in range(1,6)) and 'python tools/datasets.py esc10' in text and 'CC BY-SA 4.0' in text
+
+def test_the_articles_runs_have_the_means_that_it_prints_and_decide_nothing():
+    table = _results().article()
+    rows = {r[1]:r for r in ([c.strip() for c in l.split('|')] for l in table.splitlines()[2:])}
+    assert {k:r[3] for k,r in rows.items()}=={'as it is':'71.10', 'unit variance, global':'73.15', 'unit variance, per frequency':'71.45'}
+    assert rows['unit variance, global'][5:9]==['+2.05','+0.2 to +3.9','0.034','0.067'] and rows['as it is'][5:9]==['']*4

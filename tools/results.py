@@ -324,9 +324,24 @@ def tried():
     lines = ['## What was tried for E3', '', (here/'tried.md').read_text().strip(), '', '| data | settings | runs | answers | accuracy % |', '|---|---|---|---|---|']
     return '\n'.join(lines+[f"| {r.data} | {r.settings} | {r.runs} | {r.answers} | {pct(r.accuracy)} |" for r in df.sort_values(['data','accuracy']).itertuples()])
 
+def article():
+    "What the runs of the article that started it came to, by its notebook, and what they say of the differences"
+    from scipy.stats import ttest_ind
+    from specnorm_fastai.analysis import holm
+    df = pd.read_csv(here/'article.csv')
+    runs = {w:d.accuracy.to_numpy() for w,d in df.groupby('way', sort=False)}
+    base = next(iter(runs))
+    tests = {w:ttest_ind(x, runs[base], equal_var=False) for w,x in runs.items() if w!=base}
+    p = dict(zip(tests, holm([t.pvalue for t in tests.values()])))
+    lines = ['| published | runs | mean % | standard deviation | difference | 95 % interval over runs | p | p (Holm) |', '|---|---|---|---|---|---|---|---|']
+    for w,x in runs.items():
+        own = '| | | |' if w==base else f"{100*(x.mean()-runs[base].mean()):+.2f} | {span(*tests[w].confidence_interval(), '+')} | {tests[w].pvalue:.3f} | {p[w]:.3f} |"
+        lines.append(f"| {w} | {', '.join(f'{100*v:.2f}' for v in x)} | {100*x.mean():.2f} | {100*x.std(ddof=1):.1f} | {own}")
+    return '\n'.join(lines)
+
 def text():
     first = here/'verdicts.md'
-    return '\n\n'.join([head.strip(), overview(), *([first.read_text().strip()] if first.exists() else []), *map(section, done()), tried()])+'\n'
+    return '\n\n'.join([head.strip(), overview(), *([first.read_text().strip().replace('{article}', article())] if first.exists() else []), *map(section, done()), tried()])+'\n'
 
 def write():
     (here/'RESULTS.md').write_text(text())
