@@ -261,7 +261,7 @@ def _predict_parser():
     a('--bs', type=_above_0(int), default=32, help="clips that go through the network together (32)")
     a('--probs', action='store_true', help="a column for each class too")
     a('--skip-errors', action='store_true', help="go on where files cannot be used, and say why in a column; the exit status is 3 then")
-    a('--hop', type=_above_0(float), metavar='SECONDS', help="long recordings, of which the model hears the middle alone otherwise: a row for each of these steps, with start and end in seconds, of the windows around it")
+    a('--hop', type=_above_0(float), metavar='SECONDS', help="long recordings, of which the model hears one piece of its clips' length otherwise, or the few that its card tells: a row for each of these steps, with start and end in seconds, of the windows around it")
     a('--window', type=_above_0(float), metavar='SECONDS', help="with --hop, for a model of clips of any length: how long a piece it hears at once")
     return p
 

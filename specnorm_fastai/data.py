@@ -115,7 +115,7 @@ def _window_power(x, n):
     return c[n:]-c[:-n]
 
 class ResizeSignal(RandTransform):
-    "Crop or pad an `AudioTensor` to a duration: random crops in training, the middle one at validation"
+    "Crop or pad an `AudioTensor` to a duration: random crops in training, at validation the middle one of those that `min_energy` allows"
     split_idx,order,min_energy,_place = None,0,None,None
     def __init__(self,
         duration:float, # Milliseconds

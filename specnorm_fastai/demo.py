@@ -134,7 +134,7 @@ def _of_ways(demo, x, wave, raw, feats, ref, whose):
         ('db_max', 'Below the loudest', "dB below the clip's loudest value, at most 80", lambda: DBReference('max', 80.)(raw)),
         ('sliding', 'Sliding', 'mean and std of the 3 s around each frame, for each frequency', lambda: FillFrames('min')(SlidingNormalize(n, max(2, n//3))(raw))),
         ('pcen', 'PCEN', "power over each band's own recent past (0.4 s), and a root", lambda: PCEN(start='first')(_to_power(demo.to_spec)(wave)))]
-    if demo.model is not None: res.append(('model', "The model's input", 'what the network gets, brought to its length', lambda: _model_input(demo.model, x, feats)))
+    if demo.model is not None: res.append(('model', "The model's input", 'what the network gets, brought to its length'+('' if demo.model.crops==1 else f': one of {demo.model.crops} crops'), lambda: _model_input(demo.model, x, feats)))
     return res
 
 def _model_input(model, x, feats):

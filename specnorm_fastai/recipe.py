@@ -7,7 +7,11 @@ __all__ = ['spec_recipe']
 
 # %% ../nbs/78_recipe.ipynb #cfa52936
 from copy import deepcopy
+from typing import Any
 
+from fasttransform.transform import Transform
+
+from .core import AudioSpectrogram
 from .experiment import _fill,_known,_learner_args,_mask,_mix_cbs,_setting_defaults,_tfms,experiment_settings
 from .transforms import SpecNormalize
 
@@ -16,17 +20,32 @@ _recipes = {'small': dict(features=dict(kind='mel', n_fft=1024, hop_length=320, 
                           mixup=1., mix='between_class', specaugment=dict(freq=8, time=12), arch='small', epochs=200, bs=32, lr=3e-3, precision='bfloat16')}
 _of_compare = ('members','validate_every','conditions','way_options','crop')  # what no keyword argument of data or learner says
 
+def _acts_on_specs(t):
+    "May a transform change spectrograms?"
+    kinds = [m.signature.types[-1] for m in getattr(t.encodes, 'methods', ()) if m.signature.types]
+    return not kinds or any(k is Any or not isinstance(k, type) or issubclass(AudioSpectrogram, k) or issubclass(k, AudioSpectrogram) for k in kinds)
+
+def _norms(norm):
+    "A transform of spectrograms, or several, as a list"
+    res = list(norm) if isinstance(norm, (list,tuple)) else [norm]
+    for t in res:
+        if not isinstance(t, Transform): raise TypeError(f"norm: expected a Transform of spectrograms such as SpecNormalize(axes='frequency'), or a list of them, got {t!r}")
+        if not _acts_on_specs(t): raise ValueError(f"norm: expected a Transform of spectrograms such as SpecNormalize(axes='frequency'), got {type(t).__name__}, which leaves them as they are; the setting `waveform` normalizes waveforms")
+    return res
+
 def spec_recipe(
     name:str='small', # Which one; 'small' is for a few hundred to a few thousand clips
     norm=None, # Transform of spectrograms, or several, in the place of `SpecNormalize(axes='global')` and `FillFrames()`
     **changes # Settings of `experiment_settings` that differ, such as epochs=100 or sample_rate=44100
 )->dict: # Keyword arguments: `audio` of `AudioBlock`, `block` of `DataBlock`, `dls` of its `dataloaders`, `learner` of `spec_learner`, `fit` of `fit_one_cycle`; and `settings`, of `compare`
     "What trains a good network from scratch on few clips: data, network and schedule"
-    if name not in _recipes: raise ValueError(f"name: expected one of {list(_recipes)}, got {name!r}")
-    for k in changes: _known('spec_recipe', k, [k for k in _setting_defaults if k not in _of_compare])
+    if not isinstance(name, str) or name not in _recipes: raise ValueError(f"name: expected one of {list(_recipes)}, got {name!r}")
+    for k in changes:
+        if k in _of_compare: raise ValueError(f"spec_recipe: {k!r} is a setting of `compare` alone, since no keyword argument of data, learner or fit says it; got {k}={changes[k]!r}")
+        _known('spec_recipe', k, [k for k in _setting_defaults if k not in _of_compare])
     s = experiment_settings(**{**deepcopy(_recipes[name]), **changes})
     if s['duration'] is None: raise ValueError("duration: expected seconds, as all clips of a batch are cropped or padded to one length, got None")
-    norm = [SpecNormalize(axes='global', mask=_mask(s)), *_fill(s)] if norm is None else list(norm) if isinstance(norm, (list,tuple)) else [norm]
+    norm = [SpecNormalize(axes='global', mask=_mask(s)), *_fill(s)] if norm is None else _norms(norm)
     item_tfms,batch_tfms = _tfms(s, norm)
     return dict(audio=dict(sample_rate=s['sample_rate']), block=dict(item_tfms=item_tfms, batch_tfms=batch_tfms), dls=dict(bs=s['bs']),
                 learner=_learner_args(s), fit=dict(n_epoch=s['epochs'], lr_max=s['lr'], wd=s['wd'], cbs=_mix_cbs(s)), settings=s)

@@ -8,7 +8,7 @@ __all__ = ['Prediction', 'SpecModel', 'save_spec_model', 'load_spec_model', 'mod
 # %% ../nbs/74_share.ipynb #cb97ec1d
 import hashlib,json,math,os,re,shutil,stat,tempfile,time,warnings
 from contextlib import contextmanager,suppress
-from copy import deepcopy
+from copy import copy,deepcopy
 from datetime import datetime,timezone
 from enum import Enum
 from pathlib import Path
@@ -23,6 +23,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_float
 
 from .core import AudioTensor,_check_whole,_name,_no_memory,_open_audio,_wholes,_whole_file,audio_info,get_audio_files,span
+from .callback import AverageCrops,_mean_of
 from .augment import CropTime,Delta,DeltaGPU,TfmResize
 from .data import AudioPadType,DownmixMono,Resample,ResizeSignal,_check_rate
 from .features import AudioToMFCC,DynamicRangeCompression,SpectrogramTransformer
@@ -106,6 +107,7 @@ def _check_stats(front, stats):
 # %% ../nbs/74_share.ipynb #c139ad99
 class SpecModel(nn.Module):
     "A trained network with all that its input needs: sound of any rate to labels"
+    crops = 1  # of those that were pickled before there were any
     def __init__(self,
         frontend:SpecFrontend, # Waveform to normalized features
         model:nn.Module, # Features to one number for each class
@@ -117,7 +119,8 @@ class SpecModel(nn.Module):
         resample:str='soxr', # How `Resample` brings clips to the front end's rate; `predict_long` always takes soxr
         resize:ResizeSignal=None, # Bring clips to a length in another way than `clip_samples` of the front end does
         precision:str='float32', # Of what the network computes: 'float32' or 'bfloat16'
-        card:dict=None # What a model card shall say, see `save_spec_model`
+        card:dict=None, # What a model card shall say, see `save_spec_model`
+        crops:int=1 # Crops of each clip, evenly spread, whose probabilities are averaged
     ):
         super().__init__()
         self.unchecked = False  # are the statistics used on a pipeline that they were not made by?
@@ -126,12 +129,13 @@ class SpecModel(nn.Module):
         if task not in _tasks: raise ValueError(f"task: expected one of {list(_tasks)}, got {task!r}")
         if isinstance(threshold, bool) or not isinstance(threshold, (int,float)) or not 0<=threshold<=1: raise ValueError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
         if precision not in ('float32','bfloat16'): raise ValueError(f"precision: expected 'float32' or 'bfloat16', got {precision!r}")
-        _whole(1, channels=channels)
+        _whole(1, channels=channels, crops=crops)
         if isinstance(vocab, str) or not len(vocab:=[_plain_label(o) for o in vocab]): raise ValueError(f"vocab: expected labels, got {vocab!r}")
         if len(set(vocab))!=len(vocab): raise ValueError(f"vocab: expected each label once, got {sorted({str(o) for o in vocab if vocab.count(o)>1})} more than once")
         if resize is not None and not isinstance(resize, ResizeSignal): raise TypeError(f"resize: expected a ResizeSignal, got {type(resize).__name__}")
         self.frontend,self.model,self.vocab,self.task,self.threshold,self.stats = frontend,model,vocab,task,float(threshold),stats
-        self.channels,self.resize,self.precision,self.card = channels,resize,precision,dict(card or {})
+        self.channels,self.resize,self.precision,self.card,self.crops = channels,resize,precision,dict(card or {}),crops
+        if crops>1 and self.clip_samples is None: raise ValueError(f"crops: expected 1, since clips keep their length here, got {crops}")
         self._resample = Resample(frontend.sr, resample)
         _check_stats(frontend, stats)
         self.eval()
@@ -154,7 +158,7 @@ class SpecModel(nn.Module):
         x:Tensor, # Waveforms at `sr`, (batch, channel, time), float; or an `AudioTensor`
         lengths:Tensor=None # Real samples of each item, int, (batch,); None: all
     )->Tensor: # Probabilities, (batch, class)
-        "Probabilities of a batch"
+        "Probabilities of a batch, of one crop of each item"
         return self._activated(self._logits(self.frontend(x, lengths)))
 
     def _logits(self, feats):
@@ -174,7 +178,7 @@ class SpecModel(nn.Module):
         net = (self._arch or {}).get('name', type(self.model).__name__)
         size = f'{n/1e6:.3g} million' if n>=1e5 else f'{n/1e3:.3g} thousand'
         labels = ', '.join(map(str, self.vocab[:6]))+(', ...' if len(self.vocab)>6 else '')
-        clip = 'any length' if self.clip_samples is None else f'{self.clip_samples/self.sr:g} s'
+        clip = 'any length' if self.clip_samples is None else f'{self.clip_samples/self.sr:g} s'+(f', the mean over {self.crops} crops' if self.crops>1 else '')
         stats = '' if self.stats is None else f"\n  statistics: {' '.join(str(self.stats).split())[:140]}"
         return (f"SpecModel: {len(self.vocab)} {'labels' if self.task=='single' else 'labels, any number of them'} ({labels})\n  sound: {self.sr} Hz, "
                 f"{self._channels_said}, clips of {clip}\n"
@@ -193,6 +197,15 @@ def _check_cbs(learn, skip):
     if odd:=[o for o in odd if o not in skip]:
         raise ValueError(f"learn: its callback {odd[0]} acts before or behind the network, and a SpecModel cannot carry that. "
                          f"What it does belongs into the model then; skip=[{odd[0]!r}] leaves it out where it changes nothing at inference")
+
+def _n_crops(learn, task, skip):
+    "Crops of each clip that a learner averages over"
+    cbs = [cb for cb in learn.cbs if isinstance(cb, AverageCrops) and cb not in skip and type(cb).__name__ not in skip]
+    if not cbs: return 1
+    if len(cbs)>1: raise ValueError(f"learn: expected one AverageCrops among its callbacks, found {len(cbs)}")
+    of,want = cbs[0].mean_of or _mean_of(learn.loss_func),'softmax' if task=='single' else 'sigmoid'
+    if of!=want and cbs[0].n_crops>1: raise ValueError(f"learn: its AverageCrops takes the mean of the {of!r}, and a SpecModel that of probabilities; expected mean_of={want!r}. skip=['AverageCrops'] answers by one crop")
+    return cbs[0].n_crops
 
 def _lengths(dl, skip):
     "What brings clips to a length, and how sound is resampled"
@@ -238,7 +251,7 @@ def from_learner(cls:SpecModel,
     norm = next((t for t in reversed([*_all_tfms(dl)]) if isinstance(t, SpecNormalize)), None)
     model = deepcopy(learn.model)
     half = any(isinstance(cb, AutocastCallback) for cb in learn.cbs)
-    res = cls(front, model, vocab, task, threshold, None if norm is None else norm.stats, _n_channels(front, norm, model), method, deepcopy(own), 'bfloat16' if half else 'float32', card)
+    res = cls(front, model, vocab, task, threshold, None if norm is None else norm.stats, _n_channels(front, norm, model), method, deepcopy(own), 'bfloat16' if half else 'float32', card, _n_crops(learn, task, skip))
     res.unchecked = norm is not None and norm.stats is not None and norm.fingerprint=='unknown'
     res._try()
     if res.clip_samples is None:
@@ -295,7 +308,7 @@ def _silent(c):
 def _heard(self:SpecModel, n):
     "First sample and end of what is heard of `n` samples at `sr`, where nothing but their number tells"
     k = self.clip_samples
-    return (0,n) if self.resize is not None or k is None or n<=k else ((n-k+1)//2,(n-k+1)//2+k)
+    return (0,n) if self.resize is not None or k is None or n<=k or self.crops>1 else ((n-k+1)//2,(n-k+1)//2+k)
 
 @patch
 def _fitted(self:SpecModel, x):
@@ -304,11 +317,25 @@ def _fitted(self:SpecModel, x):
     a,b = self._heard(x.nsamples)
     return x if b-a==x.nsamples else x[...,a:b]
 
+@patch
+def _crops_of(self:SpecModel, x):
+    "All that is heard of a clip at `sr`, a list"
+    if self.crops==1: return [self._fitted(x)]
+    t = self.resize or ResizeSignal((self.clip_samples+.5)*1000/self.sr, AudioPadType.Zeros_After)  # half a sample, as milliseconds are rounded down
+    res = [copy(t) for _ in range(self.crops)]
+    for i,c in enumerate(res): c._place = i/(self.crops-1)
+    return [c(x, split_idx=1) for c in res]
+
+@patch(as_prop=True)
+def _most_heard(self:SpecModel):
+    "Samples that are heard of a clip at most"
+    return self.clip_samples and self.crops*self.clip_samples
+
 _unheard = .02  # a clip that is longer than the model's by more than this part is told of
 
 @patch
 def _clip(self:SpecModel, x, sr=None):
-    "What `clip` gives, whether it is digital silence, and whether some of it is not heard"
+    "All that is heard of a clip, whether it is digital silence, and whether some of it is not heard"
     x = _as_audio(x, sr)
     self._check_channels(x.nchannels, _name(x))
     y = self._resample(x)
@@ -316,16 +343,16 @@ def _clip(self:SpecModel, x, sr=None):
     n = y.nsamples
     if n<self.frontend.least: raise ValueError(f"x: {_name(x)} is too short: expected at least {_hz_ms(self.frontend.least, self.sr)}, got {n}")
     a,b = (o*x.sr//self.sr for o in self._heard(n))
-    c = self._fitted(y)
-    return c,_constant(x.plain()[...,a:max(b, a+1)]) or _silent(c),self.clip_samples is not None and n>(1+_unheard)*self.clip_samples
+    cs = self._crops_of(y)
+    return cs,_constant(x.plain()[...,a:max(b, a+1)]) or all(map(_silent, cs)),self.clip_samples is not None and n>(1+_unheard)*self._most_heard
 
 @patch
 def clip(self:SpecModel,
     x, # A file; an array or tensor, (time,) or (channel, time), with `sr`; or an `AudioTensor`
     sr:int=None # Sample rate of an array in Hz
 )->AudioTensor: # (channel, time) at the front end's rate
-    "Sound as this model's front end takes it"
-    return self._clip(x, sr)[0]
+    "Sound as this model's front end takes it; the middle one of several crops"
+    return self._clip(x, sr)[0][self.crops//2]
 
 # %% ../nbs/74_share.ipynb #c6808164
 class _TooMany(RuntimeError): "A batch that does not fit into memory"
@@ -351,6 +378,12 @@ def _probs(self:SpecModel, clips):
     return res
 
 @patch
+def _mean_probs(self:SpecModel, heard):
+    "The same for what `_clip` gives of clips: the mean over crops, crop by crop, so that a batch holds no more clips than there are"
+    ps = [self._probs([cs[k] for cs in heard]) for k in range(self.crops)]
+    return ps[0] if len(ps)==1 else torch.stack(ps).mean(0)
+
+@patch
 def _label(self:SpecModel, p):
     "The label of probabilities (class,)"
     if self.task=='single': return self.vocab[int(p.argmax())]
@@ -359,11 +392,11 @@ def _label(self:SpecModel, p):
 @patch
 def _predict(self:SpecModel, x, sr=None):
     "What `predict` gives, with the seconds that were heard where that is not the whole clip"
-    c,silent,cut = self._clip(x, sr)
-    p = self._probs([c])[0]
+    cs,silent,cut = self._clip(x, sr)
+    p = self._mean_probs([cs])[0]
     res = Prediction(self._label(p), p, self.vocab, silent)
-    if cut: res._heard = self.clip_samples/self.sr
-    return res,_name(c)
+    if cut: res._heard = self._most_heard/self.sr
+    return res,_name(cs[0])
 
 @patch
 def predict(self:SpecModel,
@@ -377,6 +410,7 @@ def predict(self:SpecModel,
 
 # %% ../nbs/74_share.ipynb #ce2575e8
 _format,_version = 'specnorm_fastai.SpecModel',1
+_version_crops = 2  # of a model that averages over crops, which a reader of version 1 would not do
 _files = ('model.safetensors','stats.safetensors','preprocess.json','README.md')
 _windows = {f'{n}_window':getattr(torch, f'{n}_window') for n in ('hann','hamming','blackman','bartlett','kaiser')} | {'ones':torch.ones}
 _part_args = {  # constructor arguments of the transforms, read off attributes of the same name
@@ -463,7 +497,7 @@ def _front_to_dict(f):
                     then=[_part_to_dict(t) for t in f.then], axes=None if f.axes is None else list(f.axes), mean=mean, std=std)
     except ValueError as e: raise ValueError(f"frontend: {e}") from None
 
-_most = dict(sr=2**22, clip_samples=2**28, n_fft=2**20, win_length=2**20, hop_length=2**20, pad=2**20, n_mels=2**14, n_mfcc=2**14, n_bins=2**14)
+_most = dict(sr=2**22, clip_samples=2**28, n_fft=2**20, win_length=2**20, hop_length=2**20, pad=2**20, n_mels=2**14, n_mfcc=2**14, n_bins=2**14, crops=2**10)
 
 def _check_sizes(d):
     "Numbers of a file that would only fill the memory"
@@ -535,9 +569,9 @@ def _own_sha(d): return hashlib.sha256(json.dumps({k:v for k,v in d.items() if k
 @patch(as_prop=True)
 def settings(self:SpecModel):
     "All but the weights, as `preprocess.json` holds it, a dict"
-    return dict(format=_format, version=_version, labels=list(self.vocab), task=self.task, threshold=self.threshold, channels=self.channels, resample=self._resample.method,
+    return dict(format=_format, version=_version if self.crops==1 else _version_crops, labels=list(self.vocab), task=self.task, threshold=self.threshold, channels=self.channels, resample=self._resample.method,
         precision=self.precision, channels_last=_channels_last(self.model), frontend=_front_to_dict(self.frontend), resize=_resize_to_dict(self.resize), fingerprint=self.frontend.fingerprint,
-        unchecked=self.unchecked, network=_named(self.model), network_class=type(self.model).__name__, versions=_all_versions())
+        unchecked=self.unchecked, network=_named(self.model), network_class=type(self.model).__name__, versions=_all_versions(), **({'crops':self.crops} if self.crops>1 else {}))
 
 def _all_versions():
     from importlib.metadata import PackageNotFoundError,version
@@ -739,9 +773,10 @@ def _read_settings_file(fn):
     try: d = json.loads(fn.read_text(encoding='utf-8'))
     except (json.JSONDecodeError,UnicodeDecodeError,RecursionError) as e: raise ValueError(f"it is no JSON: {e}") from None
     if not isinstance(d, dict) or d.get('format')!=_format: raise ValueError(f"format: expected {_format!r}, got {d.get('format') if isinstance(d, dict) else type(d).__name__!r}")
-    if d.get('version')!=_version:
-        newer = isinstance(d.get('version'), int) and d['version']>_version
-        raise ValueError(f"version: expected {_version}, got {d.get('version')!r}{'; a newer specnorm_fastai wrote it, and this one must be updated' if newer else ''}")
+    want = _version_crops if 'crops' in d else _version
+    if d.get('version')!=want:
+        newer = isinstance(d.get('version'), int) and d['version']>want
+        raise ValueError(f"version: expected {want}, got {d.get('version')!r}{'; a newer specnorm_fastai wrote it, and this one must be updated' if newer else ''}")
     if d.get('sha256')!=_own_sha(d): raise ValueError("its digest does not fit its content: it was changed or cut since it was written")
     return d
 
@@ -825,7 +860,8 @@ def _load(root, path, model):
         net = _load_weights(root/'model.safetensors', net, whose)
         if d['channels_last']: net = net.to(memory_format=torch.channels_last)
         r = d['resize'] and ResizeSignal(d['resize']['duration'], AudioPadType(d['resize']['pad_mode']), d['resize']['min_energy'])
-        res = SpecModel(front, net, d['labels'], d['task'], d['threshold'], stats, d['channels'], d['resample'], r, d['precision'], d['card'])
+        if not d.get('crops', 1)<=_most['crops']: raise ValueError(f"crops: expected at most {_most['crops']}, got {d['crops']}")
+        res = SpecModel(front, net, d['labels'], d['task'], d['threshold'], stats, d['channels'], d['resample'], r, d['precision'], d['card'], d.get('crops', 1))
         res.unchecked = d['unchecked']
         res._try()
     except OSError: raise
@@ -848,6 +884,16 @@ _caution = ("Probabilities are the network's own and were not calibrated. Sound 
             "`specnorm-drift` measures that.")
 _unpadded = ("Clips have no one length here: this model answers for each clip alone. In validation, clips of unequal length are padded to the longest of their batch, and the network sees that padding. "
              "So answers can differ from those behind its validation metrics.")
+
+def _clips_said(model):
+    "How clips are brought to their length, in words"
+    if model.clip_samples is None: return 'any length'
+    r,n = model.resize,model.crops
+    loud = None if r is None or r.min_energy is None else f"those at most {-r.min_energy:g} dB below the loudest"
+    if n==1: longer = "longer ones are cut to their middle" if loud is None else f"of longer ones one piece is heard, the middle one of {loud}"
+    else: longer = f"of longer ones {n} pieces are heard, evenly spread{'' if loud is None else f' over {loud}'}, and their probabilities averaged"
+    short = 'repeated' if r is not None and r.pad_mode==AudioPadType.Repeat else 'padded'
+    return f"{model.clip_samples/model.sr:g} s; {longer}, shorter ones {short} ({model.frontend.least/model.sr:.2g} s at least)"
 
 def _check_card(card):
     if isinstance(card, str): card = {'description':card}
@@ -903,12 +949,11 @@ def model_card(
     head = {'library_name':'specnorm_fastai', 'pipeline_tag':'audio-classification', **{k:c[k] for k in _head_keys if k in c and k!='tags'}, 'tags':[*tags, *(t for t in c.get('tags', []) if t not in tags)]}
     net = s['network']['name'] if s['network'] else s['network_class']
     n = sum(p.numel() for p in model.model.parameters())
-    clip = 'any length' if model.clip_samples is None else f"{model.clip_samples/model.sr:g} s; longer ones are cut to their middle, shorter ones padded ({f.least/model.sr:.2g} s at least)"
     p = [f"# {c.get('title', 'Sound classifier')}", c.get('description') or f"A network ({net}) on normalized spectrograms that tells {len(model.vocab)} kinds of sound apart.",
          '## Use', "```python\nfrom specnorm_fastai.share import load_spec_model\n\nmodel = load_spec_model('folder')   # this folder, downloaded\nmodel.predict('clip.wav')\n```",
          "Needs [specnorm_fastai](https://github.com/specnorm/specnorm_fastai) (`pip install git+https://github.com/specnorm/specnorm_fastai`)" + (' and `timm`' if s['network'] and net not in _own else '') + '.' +
          ('' if s['network'] else f" The network is a `{s['network_class']}` of its authors' own: make it, and load with `load_spec_model('folder', model=network)`."),
-         '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {model._channels_said}\n- Clips: {clip}",
+         '## Sound', f"- Rate: {model.sr} Hz (other rates are resampled)\n- Channels: {model._channels_said}\n- Clips: {_clips_said(model)}",
          '## Labels', (', '.join(f'`{l}`' for l in model.vocab)) + ('' if model.task=='single' else f'\n\nA clip may have any number of them: those above a probability of {model.threshold:g}.'),
          '## Front end and network', f"- Front end: {_md(f.extra_repr())}\n- Network: {net}, {n:,} weights, {model.precision}\n- Fingerprint: `{hashlib.sha256(json.dumps(s['fingerprint'], sort_keys=True).encode()).hexdigest()[:12]}`"]
     if model.stats is not None: p += ['## Statistics', '```\n'+str(model.stats)+'\n```']
@@ -953,11 +998,11 @@ def _failed(name, e): return f"{name}: {type(e).__name__}: {str(e).strip().parti
 @patch
 def _answers(self:SpecModel, clips):
     "Of each clip its probabilities and None, or None and why there are none; where a batch fails, its clips go one by one"
-    try: return [(p,None) for p in self._probs(clips)]
+    try: return [(p,None) for p in self._mean_probs(clips)]
     except _TooMany: raise
     except Exception as e:
         if len(clips)>1: return [a for c in clips for a in self._answers([c])]
-        name = _name(clips[0])
+        name = _name(clips[0][0])
         return [(None,str(e) if isinstance(e, ValueError) and name in str(e) else _failed(name, e))]
 
 # %% ../nbs/74_share.ipynb #c8cc62f6
@@ -985,10 +1030,10 @@ def predict_files(self:SpecModel,
         if got is not None:
             wait.append((i,got[0])); silent[i] = got[1]
             if got[2]: cut.append(f)
-        if len(wait)>=bs or sum(c.numel() for _,c in wait)>_waiting: flush()
+        if len(wait)>=bs or sum(c.numel() for _,cs in wait for c in cs)>_waiting: flush()
     flush()
     if errors=='raise' and any(why): raise _unusable([*filter(None, why)], len(files))
-    if cut: warnings.warn(f"{len(cut)} of {len(files)} files are longer than the {self.clip_samples/self.sr:g} s that this model hears of a clip, and the rest was left out: {cut[0]}{', ...' if len(cut)>1 else ''}. "
+    if cut: warnings.warn(f"{len(cut)} of {len(files)} files are longer than the {self._most_heard/self.sr:g} s that this model hears of a clip, and the rest was left out: {cut[0]}{', ...' if len(cut)>1 else ''}. "
                           "predict_long (specnorm-predict --hop) hears all")
     preds = [None if p is None else Prediction(self._label(p), p, self.vocab) for p in ps]
     res = {'path':[str(f) for f in files], 'label':[p and p.label for p in preds], 'probability':[np.nan if p is None else p.probability for p in preds], 'silent':[None if p is None else s for p,s in zip(ps, silent)]}
@@ -1173,7 +1218,7 @@ def predict_long(self:SpecModel,
     window:float=None, # Seconds of a window, for a model of clips of any length; None: the clips' length
     bs:int=32 # Windows that go through the network together
 )->LongPrediction:
-    "What is heard when in a recording of any length"
+    "What is heard when in a recording of any length; each window is one piece of the clips' length, and is not cropped"
     _count(1, bs=bs)
     n,h = self._window_and_hop(window, hop)
     pieces,rate,ch,name = _open_long(x, sr, self.sr)
@@ -1247,9 +1292,10 @@ def _check_onnx(self:SpecModel, fn, n):
 def to_onnx(self:SpecModel,
     fn # Target file
 )->Path: # `fn`
-    "Write front end and network as ONNX, whole or not at all: input 'waveform' (batch, channel, time), output 'probabilities' (batch, class)"
+    "Write front end and network as ONNX, whole or not at all: input 'waveform' (batch, channel, time), output 'probabilities' (batch, class). The file answers by one crop: the mean over several is left to who runs it"
     fn = _onnx_target(fn)
     f,Dim = self.frontend,torch.export.Dim
+    if self.crops>1: warnings.warn(f"to_onnx: this model answers by the mean over {self.crops} crops of {self.clip_samples/self.sr:g} s, and the file by one; whoever runs it has to cut them and to average", stacklevel=2)
     _check_export(f)
     fixed = self.resize is not None  # its padding is not that of the front end: clips must come at full length
     least = _two_frames(f)
@@ -1262,7 +1308,7 @@ def to_onnx(self:SpecModel,
         except Exception as e: raise ValueError(f"to_onnx: torch.export cannot trace this {net} for any batch size{'' if fixed or self.clip_samples else ' and clip length'}: {str(e).strip().splitlines()[0]}") from e
     try: write = _to_onnx(prog, 'probabilities', ('batch','class'))
     except torch.onnx.OnnxExporterError as e: raise ValueError(f"to_onnx: ONNX has no form of this {net}: {str(e.__cause__ or e).strip().splitlines()[0]}") from e
-    facts = dict(sample_rate=self.sr, channels=self.channels, labels=self.vocab, task=self.task, threshold=self.threshold, least_samples=n if fixed else least, clip_samples=self.clip_samples, fingerprint=f.fingerprint)
+    facts = dict(sample_rate=self.sr, channels=self.channels, labels=self.vocab, task=self.task, threshold=self.threshold, least_samples=n if fixed else least, clip_samples=self.clip_samples, crops=self.crops, fingerprint=f.fingerprint)
     with _whole_file(fn) as tmp:
         write(tmp, facts)
         self._check_onnx(tmp, n)

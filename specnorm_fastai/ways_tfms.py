@@ -216,23 +216,29 @@ class SlidingNormalize(Transform):
     def __repr__(self): return self.name
 
 # %% ../nbs/45_ways_tfms.ipynb #cc78d537
+def _may_fill(v):
+    "'min', or a number?"
+    if isinstance(v, (bool,str)): return v=='min'
+    try: return math.isfinite(v)
+    except (TypeError,ValueError,OverflowError): return False
+
 class FillFrames(Transform):
     "Give the frames of an `AudioSpectrogram` that do not count another value; decoding leaves it there"
     order = 99
     def __init__(self,
-        value='min', # A number; or 'min', the least value of each item and row among the frames that count
+        value='min', # A number; or 'min', the least value of each item and row among the frames that count, which leaves an item without any as it is
         mask:str='silence' # Frames that do not count: 'silence' (and padding) or 'padding'
     ):
-        if value!='min' and (isinstance(value, (bool,str)) or not math.isfinite(value)): raise ValueError(f"value: expected a number or 'min', got {value!r}")
+        if not _may_fill(value): raise ValueError(f"value: expected a number or 'min', got {value!r}")
         if mask is None: raise ValueError("mask: expected 'silence' or 'padding', got None")
         self.value,self.mask = value,_rule(mask)
     def encodes(self, x:AudioSpectrogram):
         m,y = x.frame_mask(self.mask),x.plain()
-        if m is None: y = y.clone()
+        if m is None or not y.shape[-1]: y = y.clone()
         else:
             m = m[...,None,None,:].to(y.device)
-            v = torch.where(m, y, math.inf).amin(-1, keepdim=True) if self.value=='min' else self.value
-            y = torch.where(m | ~m.any(-1, keepdim=True), y, v)  # an item of silence alone stays as it is
+            if self.value=='min': y = torch.where(m | ~m.any(-1, keepdim=True), y, torch.where(m, y, math.inf).amin(-1, keepdim=True))  # no least value where no frame counts
+            else: y = torch.where(m, y, self.value)
         return _noted(retain_meta(x, y.as_subclass(type(x))), x.units, 'FillFrames', value=self.value, mask=self.mask)
     def decodes(self, x:AudioSpectrogram): return _unnoted(x, 'FillFrames')
     @property

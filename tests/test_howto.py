@@ -9,7 +9,7 @@ pages = sorted((nbs/'howto').glob('*.ipynb'))
 def _cells(page, kind): return [c for c in json.loads(page.read_text(encoding='utf8'))['cells'] if c['cell_type']==kind]
 def _prose(page): return re.sub(r'`[^`]*`', '', re.sub(r'(?s)```.*?```', '', '\n'.join(''.join(c['source']) for c in _cells(page, 'markdown'))))
 
-def test_there_are_pages(): assert len(pages)>=11 and 'share_model' in [p.stem for p in pages]
+def test_there_are_pages(): assert len(pages)>=12 and {'share_model','train_on_few_clips'}<=set(p.stem for p in pages)
 
 @pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
 def test_links_lead_to_a_notebook(page):

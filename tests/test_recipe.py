@@ -3,14 +3,20 @@ from pathlib import Path
 import pandas as pd, pytest, torch
 from fastai.data.all import CategoryBlock,ColReader,DataBlock
 from fastai.callback.mixup import MixUp
+from fasttransform.transform import Transform
+from specnorm_fastai.augment import CropTime,Delta
 from specnorm_fastai.callback import AverageCrops
 from specnorm_fastai.compare import compare,read_recipe
 from specnorm_fastai.data import AudioBlock,CrossValidationSplitter,audio_table,synthetic_audio
 from specnorm_fastai.experiment import AudioStore,experiment_dls,experiment_settings,read_table,way_tfms
+from specnorm_fastai.core import AudioSpectrogram
+from specnorm_fastai.features import AudioConfig,AudioToSpec
 from specnorm_fastai.learner import spec_learner
 from specnorm_fastai.recipe import spec_recipe
 from specnorm_fastai.share import load_spec_model,save_spec_model
 from specnorm_fastai.stats import collect_stats
+from specnorm_fastai.transforms import AudioNormalize,SpecNormalize
+from specnorm_fastai.ways_tfms import FillFrames,ItemNormalize,PCEN,RMSNormalize,RobustNormalize
 
 ROOT = Path(__file__).resolve().parent.parent
 CALL = ('ways','baseline','runs','fold','label_col','fold_col')
@@ -51,8 +57,10 @@ def test_it_learns_and_is_shared(data, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(**r['fit'])
     assert learn.model[0][0].out_channels==8 and len(learn.recorder.values)==2
     save_spec_model(learn, tmp_path/'model')
-    p = load_spec_model(tmp_path/'model').predict_files(list((data/'audio').glob('1-*'))[:5], progress=False)
-    assert len(p)==5
+    files = list((data/'audio').glob('1-*'))[:5]
+    p = load_spec_model(tmp_path/'model').predict_files(files, probs=True, progress=False)
+    with learn.no_bar(): want = torch.stack([learn.predict(f)[2] for f in files])  # the mean over three crops
+    torch.testing.assert_close(torch.tensor(p[[f'p_{l}' for l in learn.dls.vocab]].to_numpy(), dtype=torch.float32), want.as_subclass(torch.Tensor), rtol=0, atol=1e-4)
 
 def test_each_call_makes_its_own():
     a = spec_recipe('small')
@@ -61,11 +69,26 @@ def test_each_call_makes_its_own():
     assert b['settings']['specaugment']['freq']==8
     assert not any(x is y for x,y in zip(b['block']['batch_tfms'], c['block']['batch_tfms']))
 
-@pytest.mark.parametrize('kw,says', [(dict(name='large'),"name: expected one of ['small'], got 'large'"), (dict(epoch=3),'epochs'), (dict(members=5),'members'), (dict(duration=None),'duration: expected seconds'),
+@pytest.mark.parametrize('kw,says', [(dict(name='large'),"name: expected one of ['small'], got 'large'"), (dict(epoch=3),'epochs'), (dict(members=5),"'members' is a setting of `compare` alone"), (dict(name=['small']),"name: expected one of ['small'], got ['small']"), (dict(duration=None),'duration: expected seconds'),
                                      (dict(crops=0),'crops: expected'), (dict(specaugment=dict(frequency=3)),'specaugment')])
 def test_wrong_arguments_are_named(kw, says):
     with pytest.raises((ValueError,TypeError)) as e: spec_recipe(**kw)
     assert says in str(e.value)
+
+@pytest.mark.parametrize('norm,says', [('global',"got 'global'"), (3,'got 3'), (dict(way='global'),"got {'way'"), (SpecNormalize,'got <class'), ([SpecNormalize(),None],'got None'), (AudioNormalize(),'got AudioNormalize, which leaves them as they are'),
+                                       ([SpecNormalize(),RMSNormalize()],'got RMSNormalize'), (AudioToSpec.from_cfg(AudioConfig.Voice()),'got AudioToSpec')], ids=str)
+def test_a_norm_is_a_transform_of_spectrograms(norm, says):
+    with pytest.raises((ValueError,TypeError), match=r"norm: expected a Transform of spectrograms such as SpecNormalize\(axes='frequency'\)") as e: spec_recipe(norm=norm)
+    assert says in str(e.value)
+
+def test_what_acts_on_spectrograms_is_a_norm():
+    class Own(Transform):
+        def encodes(self, x:AudioSpectrogram): return x*2
+    class Any_(Transform):
+        def encodes(self, x): return x
+    for t in (Own(),Any_(),SpecNormalize(),ItemNormalize(),PCEN(),FillFrames(),RobustNormalize(1.,2.),CropTime(200),Delta()):
+        assert [o for o in spec_recipe(norm=t)['block']['batch_tfms'] if o is t] and [o for o in spec_recipe(norm=(SpecNormalize(),t))['block']['batch_tfms'] if o is t]
+    assert not any(isinstance(t, SpecNormalize) for t in spec_recipe(norm=[])['block']['batch_tfms'])
 
 def test_all_is_trained_on_and_other_clips_are_predicted(data, tmp_path):
     other = synthetic_audio(tmp_path/'other', n=16, seconds=1., seed=9)

@@ -9,7 +9,9 @@ from fastai.learner import load_learner
 from torch import nn
 
 from specnorm_fastai import share
+from specnorm_fastai.callback import AverageCrops
 from specnorm_fastai.augment import AddNoise,CropTime,Delta,MaskFreq,SignalMixUp,TfmResize
+from specnorm_fastai.cli import predict as main_predict
 from specnorm_fastai.core import AudioTensor
 from specnorm_fastai.data import AudioBlock,AudioPadType,CrossValidationSplitter,DownmixMono,RemoveSilence,Resample,ResizeSignal,audio_table
 from specnorm_fastai.features import AudioConfig,AudioToMFCC,AudioToSpec
@@ -96,6 +98,45 @@ def test_answers_are_the_learners_and_stay_after_a_round_trip(few, clips, tmp_pa
     again = load_spec_model(model.save(tmp_path/'m'))
     assert again.settings==model.settings and (model.stats is None)==(again.stats is None)
     for f,p in zip(clips, got): assert torch.equal(again.predict(f).probabilities, p)
+
+def both(few): return loaders(few.assign(both=few.category+';loud'), [AudioNormalize(), mel(), SpecNormalize()], y=MultiCategoryBlock, get_y=ColReader('both', label_delim=';'))
+
+@pytest.mark.parametrize('name', ['frequency','zeros','repeat','loud','polyphase','multi'])
+def test_the_mean_over_crops_is_that_of_the_learner(few, clips, tmp_path, name):
+    "1e-4 as above; the crops of the first clip, whose length is the model's or less, are one or shifted"
+    learn = spec_learner(both(few), small, cbs=AverageCrops(3)) if name=='multi' else made(few, **PIPES[name](), cbs=AverageCrops(3))
+    model,one = SpecModel.from_learner(learn),SpecModel.from_learner(learn, skip='AverageCrops')
+    assert model.crops==3 and one.crops==1 and 'the mean over 3 crops' in repr(model)
+    want,got = answers(learn, clips),torch.stack([model.predict(f).probabilities for f in clips])
+    close(got, want, 1e-4)
+    assert (torch.stack([one.predict(f).probabilities for f in clips])-want).abs().max()>1e-3  # else it tests nothing
+    again = load_spec_model(save_spec_model(learn, tmp_path/'m'))
+    assert again.settings==model.settings
+    table = again.predict_files(clips, bs=4, probs=True, progress=False)
+    close(table[[f'p_{l}' for l in model.vocab]].to_numpy(np.float32), got, 1e-5)
+    assert main_predict([str(tmp_path/'m'), *map(str, clips), '--out', str(tmp_path/'o.csv')])==0
+    close(pd.read_csv(tmp_path/'o.csv').probability.to_numpy(np.float32), table.probability.to_numpy(np.float32), 1e-5)
+
+def test_crops_are_told_of(few, clips, tmp_path):
+    learn = made(few, cbs=AverageCrops(3)); model = SpecModel.from_learner(learn)
+    assert model.settings['version']==2 and 'crops' not in SpecModel.from_learner(learn, skip='AverageCrops').settings
+    assert torch.equal(model.predict_long(clips[5], hop=.3).probabilities, SpecModel.from_learner(learn, skip='AverageCrops').predict_long(clips[5], hop=.3).probabilities)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); model.predict(np.random.default_rng(0).normal(size=3*model.clip_samples)*.1, model.sr)  # all of it is heard
+    with pytest.warns(UserWarning, match='longer than the 1.8 s'): model.predict(np.random.default_rng(0).normal(size=4*model.clip_samples)*.1, model.sr)
+    assert model.predict(np.zeros(40000), 16000).silent
+    late = np.zeros(40000); late[-9000:] = .1*np.random.default_rng(0).normal(size=9000)
+    assert not model.predict(late, 16000).silent and SpecModel.from_learner(learn, skip='AverageCrops').predict(late, 16000).silent
+    with pytest.warns(UserWarning, match='to_onnx: this model answers by the mean over 3 crops of 0.6 s, and the file by one'): model.to_onnx(tmp_path/'m.onnx')
+    for n in (0,True,2.): 
+        with pytest.raises(ValueError, match='crops: expected a whole number'): SpecModel(model.frontend, model.model, model.vocab, crops=n)
+    with pytest.raises(ValueError, match='crops: expected 1, since clips keep their length'): SpecModel(SpecFrontend(mel(), 16000, (0.,1.)), model.model, model.vocab, crops=2)
+    with pytest.raises(ValueError, match="takes the mean of the 'outputs', and a SpecModel that of probabilities; expected mean_of='softmax'"): SpecModel.from_learner(made(few, cbs=AverageCrops(3, 'outputs')))
+    old = model.__dict__.pop('crops'); assert old==3 and model.predict(clips[0]).label in model.vocab  # pickled before there were crops
+
+@pytest.mark.parametrize('name,n,says', [('frequency',1,'longer ones are cut to their middle, shorter ones padded'), ('loud',1,'one piece is heard, the middle one of those at most 3 dB below the loudest, shorter'), ('repeat',1,'to their middle, shorter ones repeated'),
+    ('frequency',3,'3 pieces are heard, evenly spread, and their probabilities averaged'), ('loud',3,'3 pieces are heard, evenly spread over those at most 3 dB below the loudest, and their'), ('any_length',1,'Clips: any length')])
+def test_the_card_tells_what_is_heard_of_a_clip(few, name, n, says):
+    assert says in model_card(SpecModel.from_learner(made(few, **PIPES[name](), cbs=AverageCrops(n))))
 
 def test_stereo_stays_stereo_and_other_channels_are_refused(few, clips, tmp_path):
     df = few.copy()
@@ -315,7 +356,7 @@ def _set(*path):
         d[path[-1]] = v
     return f
 
-@pytest.mark.parametrize('change,what', [(_set('version',2),'a newer specnorm_fastai wrote it'), (_set('version','1'),'version: expected 1'), (_set('format','x'),'format: expected'), (_set('network','name','hf-hub:me/evil'),'expected a plain name'),
+@pytest.mark.parametrize('change,what', [(_set('crops',10**9),'version: expected 2'), (_set('version',2),'a newer specnorm_fastai wrote it'), (_set('version','1'),'version: expected 1'), (_set('format','x'),'format: expected'), (_set('network','name','hf-hub:me/evil'),'expected a plain name'),
     (_set('network','name','smal'),"no network 'smal'"), (_set('network','kwargs',{'checkpoint_path':'x.pth'}),'checkpoint_path.*not taken from a file'), (_set('network',['small']),'network: expected name'), (_set('network','kwargs',{'width':5}),'weights do not fit'),
     (_set('frontend','kind','eval'),'kind: expected'), (_set('frontend','settings','window_fn',{'window':'os.system'}),'a window'), (_set('frontend','then',[{'name':'Evil'}]),"a transform 'Evil'"), (_set('frontend','waveform_norm',{'name':'Evil'}),'waveform_norm'),
     (_set('frontend','settings','n_mels',21),'do not fit a spectrogram|belong to another pipeline'), (_set('frontend','settings','hop_length',80),'belong to another pipeline(.|\n)*hop_length: 160'), (_set('frontend','sr',8000),'belong to another pipeline'),

@@ -816,6 +816,17 @@ def test_frames_that_do_not_count_are_filled_by_item_and_row():
     for i in range(3): close(back.plain()[i][...,m[i]], x.plain()[i][...,m[i]], 1e-3)
     assert FillFrames()(z).settings['ways'][-1]['name']=='FillFrames'
     still = AudioSpectrogram.create(torch.full((1,4,6), -100.), settings=dict(sr=16000, hop_length=160, units='dB'), silent=torch.ones(6, dtype=torch.bool))
-    assert (FillFrames()(still).plain()==-100).all()
-    for bad,msg in ((dict(value='max'),"value: expected a number or 'min'"), (dict(value=float('nan')),'value'), (dict(mask=None),'mask: expected')):
+    assert (FillFrames()(still).plain()==-100).all()  # there is no least value
+    for bad,msg in ((dict(value='max'),"value: expected a number or 'min'"), (dict(value=float('nan')),'value'), (dict(mask=None),'mask: expected'),
+                    *((dict(value=v),"value: expected a number or 'min', got ") for v in (None,[1],1j,True,np.ones(2),10**400))):
         with pytest.raises(ValueError, match=msg): FillFrames(**bad)
+
+def test_a_number_fills_silent_items_and_no_frames_are_no_error():
+    silent = torch.tensor([[True]*6,[True]*2+[False]*4])
+    x = AudioSpectrogram.create(torch.full((2,1,4,6), -100.), settings=dict(sr=16000, hop_length=160, units='dB'), silent=silent)
+    y = FillFrames(0.)(x).plain()
+    assert (y[0]==0).all() and (y[1,...,:2]==0).all() and (y[1,...,2:]==-100).all() and (FillFrames(2)(x[0]).plain()==2).all()
+    pad = AudioSpectrogram.create(torch.full((1,1,4,6), -100.), settings=dict(sr=16000, hop_length=160, units='dB'), lengths=[0])
+    assert (FillFrames(1., 'padding')(pad).plain()==1).all()
+    for value in ('min',0.):
+        assert FillFrames(value)(x[...,:0]).shape==(2,1,4,0) and FillFrames(value)(x[:0]).shape==(0,1,4,6)

@@ -22,7 +22,7 @@ root = Path(__file__).resolve().parent.parent
 # Guides in the order of reading; what lies in these folders and is not named here follows in alphabetical order
 guides = dict(tutorials='Tutorials', howto='How to')
 order = '''tutorials/normalizing_spectrograms tutorials/trusting_statistics howto/from_fastaudio howto/from_vits howto/your_own howto/unequal_lengths
-    howto/choose_normalization howto/transfer_learning howto/big_corpus howto/many_gpus howto/share_model howto/deploy_onnx howto/watch_drift'''.split()
+    howto/choose_normalization howto/train_on_few_clips howto/transfer_learning howto/big_corpus howto/many_gpus howto/share_model howto/deploy_onnx howto/watch_drift'''.split()
 # Markdown files of the repository: path -> (section, title); those that are not there are left out
 texts = {'experiments/RESULTS.md':('Results','Experiments'), 'benchmarks/RESULTS.md':('Results','Speed and memory'), 'CHANGELOG.md':('Project','Changes'),
          'CONTRIBUTING.md':('Project','Contributing'), 'SECURITY.md':('Project','Security'), 'tests/RELIABILITY.md':('Project','Reliability')}
