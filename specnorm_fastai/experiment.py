@@ -371,7 +371,7 @@ def experiment_settings(
     bs:int=32, # Clips in a batch
     precision:str='float32', # Or 'bfloat16': faster where the processor has it
     members:int=1, # Networks that are trained one after the other, whose probabilities are averaged
-    validate_every:int=1, # Epochs from one look at the clips that are left out to the next, for the curves; the last epoch always has one
+    validate_every:int=1, # Epochs from one look at the clips that are left out to the next, for the curves alone; the last epoch always has one
     conditions:dict={}, # Alterations that these clips are predicted under too: for each name options of `alter_audio`, such as {'20 dB softer': dict(gain=-20)}
     way_options:dict={} # Options of ways, by name; `use` makes another way of one
 )->dict: # All of them
@@ -541,11 +541,16 @@ def _is_fixed(df, s, store):
 def _has_look(epoch, n, every): return (epoch+1)%every==0 or epoch+1==n
 
 class _Validate(Callback):
-    "Look at the validation clips in some epochs only"
+    "Look at the validation clips in some epochs only, and leave every random state as it was, so that it is one network however often it is looked at"
     order = -50
     def __init__(self, every): self.every = every
     def before_validate(self):
+        self.was = self.dl,self.dl.rng,(kept:=keep_random_state())
+        kept.__enter__()
         if not _has_look(self.epoch, self.n_epoch, self.every): raise CancelValidException
+    def after_validate(self):
+        dl,dl.rng,kept = self.was
+        kept.__exit__(None, None, None)
 
 def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
     "A trained network: probabilities of the left out clips under each condition, (condition, clip, class), their targets, what each epoch gave, seconds, and the features it kept"
@@ -555,10 +560,9 @@ def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
     with keep_random_state(): other = [experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid for how in s['conditions'].values()]
     if _is_fixed(df, s, store): dls = kept = kept or keep_features(dls)
     learn = spec_learner(dls, **_learner_args(s))
-    look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
     room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
     with learn.no_bar(), learn.no_logging(), room:
-        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),*look])
+        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),_Validate(s['validate_every'])])
         secs,values,(p,targs) = time.time()-t,list(learn.recorder.values),learn.get_preds()
         probs = torch.stack([p,*(learn.get_preds(dl=dl)[0] for dl in other)])
     if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")

@@ -214,6 +214,14 @@ def test_looks_at_validation_clips_are_as_many_as_asked_for(small):
     assert seen==[2,4,5]
     assert [h['epoch'] for h in rare['history'] if h['valid_loss'] is not None]==[2,4,5] and len(rare['history'])==5
 
+@pytest.mark.parametrize('more', [{}, dict(crops=2, mixup=.4, mix='waveform', speed=1.2, specaugment=dict(freq=8))])
+def test_looking_at_validation_clips_changes_no_network(small, more):
+    valid,s = split_masks(small, 1),experiment_settings(**{**dict(duration=.4, epochs=4, bs=8, arch='small'), **more})
+    store = AudioStore().fill(small.path)
+    a,b = (train_run(small, valid, None, 0, dict(s, validate_every=k), store) for k in (1,3))
+    p,losses = ([[o[k] for o in r[part]] for r in (a,b)] for part,k in (('predictions','p_label'),('history','train_loss')))
+    assert np.allclose(*p, atol=1e-4) and np.allclose(*losses, atol=1e-4)  # threads may sum in another order
+
 def test_the_mask_reaches_statistics_and_ways(small):
     masks = {m:[getattr(t, 'mask', 'none of its own') for t in way_tfms('item', None, experiment_settings(mask=m))] for m in ('silence','padding','none')}
     assert masks=={'silence':['silence']*2, 'padding':['padding']*2, 'none':[None]}
