@@ -247,6 +247,13 @@ def test_one_file_under_two_names_and_an_odd_test_value_are_refused(tmp_path):
     with pytest.raises(ValueError, match='listed more than once'): read_table(_table(tmp_path/'d', ['a.wav,1,x','./a.wav,2,y']))
     with pytest.raises(ValueError, match="test_col: expected true or false .* got '2' in row 3"): read_table(_table(tmp_path/'e', ['a.wav,0,x','b.wav,2,y']), test_col='fold')
 
+@pytest.mark.parametrize('rows,line', [(['a.wav,1,x,y','b.wav,2,y'], 2), (['a.wav,1,x','b.wav,2,y,x'], 3), (['a.wav,1,x,y','b.wav,2,y,x'], 2), (['"a\n.wav",1,x,','b.wav,2,y,x'], 4)])
+def test_a_field_too_many_is_told_with_its_row(tmp_path, rows, line):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path/'d'/'meta'/'t.csv'} as csv in UTF-8: Expected 3 fields in line {line}, saw 4")): read_table(_table(tmp_path/'d', rows))
+
+def test_commas_at_the_ends_of_rows_are_no_fields(tmp_path):
+    assert read_table(_table(tmp_path/'d', ['a.wav,1,x,','b.wav,2,y'])).label.tolist()==['x','y']
+
 def test_folds_that_were_made_are_announced(tmp_path):
     said = []
     for c in 'ab':
