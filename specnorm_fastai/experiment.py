@@ -31,7 +31,7 @@ from .augment import ChangeSpeed,SignalMixUp,SignalShifter,SpecAugment,colored_n
 from .cache import _as_cache
 from .callback import AverageCrops
 from .core import AudioTensor,_room_for,audio_extensions,audio_info,get_audio_files
-from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,Resample,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
+from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,Resample,ResizeSignal,ToPath,ToStr,_need_floats,audio_item_tfms,audio_table,same_value
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
 from .stats import _of_each_file,keep_random_state
@@ -286,12 +286,12 @@ def _band(v, sr, k, hz):
     return torch.from_numpy(sosfiltfilt(sos, v.numpy(), padlen=min(60, v.shape[-1]-1)).copy())
 
 def alter_audio(
-    x:AudioTensor, # Waveform of one clip, (channel, time)
+    x:AudioTensor, # Waveform of one clip, floating point, (channel, time)
     sample_rate:int=None, # Resample to so many Hz and back: what lies above half of it is lost
     low:float=None, # Take away what lies below so many Hz, by a Butterworth filter of order 8 run both ways
     high:float=None, # Take away what lies above so many Hz, by the same
     snr:float=None, # Add Gaussian noise whose power is so many dB below the clip's; to a silent clip none
-    color:float=0., # Of the noise: power falls as 1/f**color above 20 Hz
+    color:float=0., # Of the noise of `snr`: power falls as 1/f**color above 20 Hz
     gain:float=None, # Multiply by so many dB
     bits:int=None, # Round to so many bits, at full scale 1; what lies beyond is clipped
     keep:float=None, # Keep the loudest stretch of so many seconds
@@ -302,6 +302,8 @@ def alter_audio(
     for k,v in locals().copy().items():
         if k in _alterations and v is not None: _check_alteration(k, v)
     if not isinstance(x, AudioTensor) or x.ndim!=2: raise ValueError(f"x: expected an AudioTensor of one clip, (channel, time), got {type(x).__name__} of shape {tuple(getattr(x, 'shape', ()))}")
+    _need_floats(x)
+    if color and snr is None: raise ValueError(f"color: expected together with snr, the level of the noise, got {color!r} alone")
     sr,v,n = x.need_sr(),x.plain().double(),x.shape[-1]
     if sample_rate is not None and n:
         y = Resample(sr)(Resample(sample_rate)(AudioTensor(v, sr=sr))).plain()
@@ -327,6 +329,7 @@ def _check_conditions(conditions, sr):
     if not isinstance(conditions, dict) or not all(isinstance(v, dict) for v in conditions.values()): raise ValueError(f"conditions: expected a table of alterations for each name, got {conditions!r}")
     for name,how in conditions.items():
         if not str(name).strip() or str(name).startswith('all, '): raise ValueError(f"conditions: expected a name that does not begin with 'all, ', got {name!r}")
+        if not how or set(how)=={'color'}: raise ValueError(f"conditions.{name}: expected one of {[k for k in _alterations if k!='color']}, got {how!r}, which changes nothing")
         try: alter_audio(AudioTensor(torch.ones(1, sr), sr=sr), **{k:v for k,v in how.items() if not _check_alteration(k, v)})
         except ValueError as e: raise ValueError(f"conditions.{name}: {e}") from None
 
