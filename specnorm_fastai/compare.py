@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_items,_known,_make_arch,_mask,_setting_defaults
+from .experiment import _check_files,_items,_known,_make_arch,_mask,_setting_defaults,_try_run
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -146,11 +146,13 @@ class _Data:
         way,s = arm_settings(name, self.settings)
         return way_tfms(way, lambda *a: self.stats(fold, *a, s=s), s),s
 
-    def try_arm(self, name):
-        "Make a batch of an arm, so that what cannot be is told before anything is trained"
+    def try_way(self, name):
+        "Try a way or an arm on the first fold, so that what cannot be is told before anything is trained"
         f = next(iter(self.valid))
-        try: tfms,s = self.of(f, name); self.dls(f, tfms, s).valid.one_batch()
-        except (ValueError,RuntimeError) as e: raise ValueError(f"arms.{name}: {e}") from None
+        try: tfms,s = self.of(f, name); _try_run(self.df, self.valid[f], tfms, s, self.store(s))
+        except (ValueError,TypeError,RuntimeError) as e:
+            if name not in self.settings['arms']: raise
+            raise ValueError(f"arms.{name}: {e}") from None
 
 class _Progress(Callback):
     "One bar over the training batches of all runs"
@@ -411,7 +413,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     if (low:=df.attrs.get('rate', math.inf))<s['sample_rate']: log(f"Some clips are of {low} Hz, and resampled to {s['sample_rate']} Hz: rows above {low/2:g} Hz hold nothing of them. A lower sample_rate is faster and loses nothing")
     data = _Data(df, folds, s, call['workers'], cache)
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
-    for w in dict.fromkeys(w for w,_,_ in todo if w in s['arms']): data.try_arm(w)
+    for w in dict.fromkeys(w for w,_,_ in todo): data.try_way(w)
     try:
         if todo:
             for f in ('analysis.csv','conditions-analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import CancelValidException,Callback
+from fastai.callback.core import CancelFitException,CancelValidException,Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import *
 from fastai.data.block import CategoryBlock,DataBlock,TransformBlock
@@ -555,16 +555,39 @@ class _Validate(Callback):
         dl,dl.rng,kept = self.was
         kept.__exit__(None, None, None)
 
+class _OneBatch(Callback):
+    "Stop after the first batch"
+    def after_batch(self): raise CancelFitException
+
+def _room(s): return _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
+
+def _under_conditions(df, valid, norm, s, store, tried=lambda dl: None):
+    "A loader of the left out clips under each condition"
+    store,res = store or AudioStore(s['sample_rate']),[]
+    with keep_random_state():
+        for k,how in s['conditions'].items():
+            try: res.append(experiment_dls(df, valid, norm, s, _Altered(store, how)).valid); tried(res[-1])
+            except (ValueError,TypeError,RuntimeError) as e: raise ValueError(f"conditions.{k}: with {how} {e}") from None
+    return res
+
+def _try_run(df, valid, norm, s, store):
+    "Make a batch of left out clips, two of them under each condition, and a step of a training: what cannot be is told before a network is trained. Nothing that is drawn later changes"
+    with keep_random_state():
+        dls = experiment_dls(df, valid, norm, s, store)
+        dls.valid.one_batch()
+        _under_conditions(df, valid, norm, s, store, lambda dl: dl.new(bs=2).one_batch())
+        learn = spec_learner(dls, **_learner_args(s))
+        with learn.no_bar(), learn.no_logging(), _room(s): learn.fit(1, s['lr'], wd=s['wd'], cbs=[*_mix_cbs(s),_OneBatch()])
+
 def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
     "A trained network: probabilities of the left out clips under each condition, (condition, clip, class), their targets, what each epoch gave, seconds, and the features it kept"
     t = time.time()
     set_seed(seed)
     dls = experiment_dls(df, valid, norm, s, store, workers)
-    with keep_random_state(): other = [experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid for how in s['conditions'].values()]
+    other = _under_conditions(df, valid, norm, s, store)
     if _is_fixed(df, s, store): dls = kept = kept or keep_features(dls)
     learn = spec_learner(dls, **_learner_args(s))
-    room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
-    with learn.no_bar(), learn.no_logging(), room:
+    with learn.no_bar(), learn.no_logging(), _room(s):
         learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),_Validate(s['validate_every'])])
         secs,values,(p,targs) = time.time()-t,list(learn.recorder.values),learn.get_preds()
         probs = torch.stack([p,*(learn.get_preds(dl=dl)[0] for dl in other)])

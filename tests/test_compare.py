@@ -496,6 +496,25 @@ def test_an_arm_that_cannot_be_is_told_before_anything_is_trained(small, tmp_pat
     with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'out', ways=['none','a'], arms=dict(a=dict(way='none', **own)))
     assert not list((tmp_path/'out'/'runs').glob('*.json'))
 
+@pytest.mark.parametrize('kw,msg', [(dict(conditions=dict(ok=dict(gain=-6), c=dict(keep=.001))), "conditions.c: with {'keep': 0.001} "), (dict(specaugment=dict(freq=80)), 'freq: masks of up to 80 rows'),
+    (dict(specaugment=dict(freq=50), arms=dict(a=dict(way='item'), b=dict(way='global', features=dict(kind='mel', n_mels=16))), ways=['a','b']), 'arms.b: freq: masks of up to 50 rows do not fit the 16'),
+    (dict(conditions=dict(c=dict(keep=.1)), arms=dict(a=dict(way='item'), b=dict(way='global', features=dict(kind='mel', n_fft=4096))), ways=['a','b']), 'arms.b: conditions.c: ')])
+def test_what_cannot_be_trained_or_predicted_is_told_before_anything_is_trained(small, tmp_path, kw, msg):
+    with pytest.raises(ValueError, match='^'+re.escape(msg)): quiet(small, tmp_path/'out', **{'ways':['none','global'], **kw})
+    assert not list((tmp_path/'out'/'runs').glob('*.json'))
+
+def test_what_is_tried_changes_no_run(small, tmp_path, monkeypatch):
+    import random,torch
+    from specnorm_fastai.compare import _Data
+    kw = dict(ways=['none','a'], arms=dict(a=dict(way='global', mixup=.4, mix='between_class', speed=1.2, roll=True, specaugment=dict(freq=8), crops=2)), conditions=dict(c=dict(keep=.2)), epochs=2, bs=8)
+    def drawn(seed):
+        random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+        quiet(small, tmp_path/str(seed), **kw)
+        return pd.read_csv(tmp_path/str(seed)/'predictions.csv').p_label,pd.read_csv(tmp_path/str(seed)/'predictions-conditions.csv').p_label
+    tried = drawn(1)
+    monkeypatch.setattr(_Data, 'try_way', lambda self, name: None)
+    for a,b in zip(tried, drawn(2)): assert np.allclose(a, b, atol=1e-4)  # threads may sum in another order
+
 def test_a_long_name_of_an_arm_is_a_file(small, tmp_path):
     name = 'x'*300
     assert list(quiet(small, tmp_path/'out', ways=[name], arms={name:dict(way='none')}).way)==[name]
