@@ -50,9 +50,11 @@ def _as_bools(s, csv):
             raise ValueError(f"test_col: expected true or false (or 1, 0, yes, no) in column {s.name!r} of {csv}, got {s.iloc[i]!r} in row {i+2}")
     return low.map(_bools).astype(bool)
 
+class _NoLabels(ValueError): "Clips without classes"
+
 def _column(csv, df, col, arg, defaults):
     if col is None: col = next((c for c in defaults if c in df.attrs['columns']), None)
-    elif col not in df.attrs['columns']: raise ValueError(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
+    elif col not in df.attrs['columns']: raise (_NoLabels if arg=='label_col' else ValueError)(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
     return col
 
 def _even_folds(labels, n=5, seed=0, source=None):
@@ -75,15 +77,22 @@ def read_table(
     test_col:str=None # Column that is true for test clips
 )->pd.DataFrame: # Columns filename, path, label and fold, and `test` where there is a `test_col`; in `attrs` the recordings that files were cut from, where the table has a column `src_file`
     "One row for each clip of a data set"
+    df = _read_table(data, label_col, fold_col, test_col)
+    if df.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {df.label.unique().tolist()}")
+    return df
+
+def _read_table(data, label_col=None, fold_col=None, test_col=None, folds=True):
+    "The table, also of one class. folds: are they needed? None: no, but the column that is named must be there; False: nor this"
     data,source = Path(data).expanduser() if str(data) else data,None
     if not str(data) or not data.is_dir() or (data/'audio').is_dir() and (data/'meta').is_dir():
         df = audio_table(data)
         csv = df.attrs['csv']
         label = _column(csv, df, label_col, 'label_col', ('category','label','target'))
-        if label is None: raise ValueError(f"label_col: which column of {csv} holds the class? It has {df.attrs['columns']}")
+        if label is None: raise _NoLabels(f"label_col: which column of {csv} holds the class? It has {df.attrs['columns']}")
+        if folds is False and fold_col not in df.attrs['columns']: fold_col = None
         fold,test = _column(csv, df, fold_col, 'fold_col', ('fold',)),_column(csv, df, test_col, 'test_col', ())
-        for c in filter(None, (label,fold,test)):
-            if (df[c]=='').any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
+        for c in filter(None, (label,fold if folds else None,test)):
+            if (df[c]=='').any(): raise (_NoLabels if c==label else ValueError)(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
         res = pd.DataFrame(dict(filename=df.filename, path=df.path, label=df[label]))
         if 'src_file' in df.attrs['columns']: source = dict(zip(df.filename, df.src_file))
         if fold is not None:
@@ -91,18 +100,21 @@ def read_table(
             res['fold'] = df[fold].astype(int) if whole else df[fold]
         if test is not None: res['test'] = _as_bools(df[test], csv)
     else:
-        for k,v in (('label_col',label_col),('fold_col',fold_col),('test_col',test_col)):
+        for k,v in (('label_col',label_col),('fold_col',None if folds is False else fold_col),('test_col',test_col)):
             if v is not None: raise ValueError(f"{k}: {data} has no folders audio/ and meta/, so there is no table with a column {v!r}")
         classes = sorted(d for d in data.iterdir() if d.is_dir() and not d.name.startswith('.'))
-        if not classes: raise ValueError(f"data: {data} has neither audio/ and meta/*.csv nor a folder for each class")
+        if not classes: raise _NoLabels(f"data: {data} has neither audio/ and meta/*.csv nor a folder for each class")
         files = {d:get_audio_files(d) for d in classes}
         if empty:=[d.name for d,fs in files.items() if not fs]:
             raise ValueError(f"data: no audio file ({' '.join(audio_extensions)}) in the class folder {data/empty[0]}")
         res = pd.DataFrame([(str(f.relative_to(data)), str(f), d.name) for d,fs in files.items() for f in fs], columns=['filename','path','label'])
     made_folds = 'fold' not in res
     res = res.reset_index(drop=True)
-    if made_folds: res['fold'] = _even_folds(res.label.to_numpy(), source=res.filename.map(source).to_numpy() if source else None)
-    if res.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {res.label.unique().tolist()}")
+    if made_folds:
+        try: res['fold'] = _even_folds(res.label.to_numpy(), source=res.filename.map(source).to_numpy() if source else None)
+        except ValueError:
+            if folds: raise
+            res['fold'] = 1
     res.attrs = dict(made_folds=made_folds, source=source)
     return res
 
@@ -120,16 +132,20 @@ def split_masks(
     return valid
 
 def _check_files(df):
-    "Seconds of each clip and a digest of table and audio, or one error that names all bad files; the lowest sample rate is noted in `attrs`"
-    rates = []
+    "Seconds of each clip and a digest of table and audio, or one error that names all bad files; the lowest sample rate and the test clips that are train clips too, byte for byte, are noted in `attrs`"
+    rates,sums = [],[]
     digest = hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
     def seconds(f):
         n,sr,_ = audio_info(f)
         rates.append(sr)
-        digest.update(Path(f).read_bytes())
+        digest.update(content:=Path(f).read_bytes())
+        if 'test' in df: sums.append(hashlib.sha1(content).digest())
         return n/sr
     secs = _of_each_file(seconds, df.path.tolist(), 'checking files')
     df.attrs['rate'] = min(rates)
+    if 'test' in df:
+        train = {h for h,t in zip(sums, df.test) if not t}
+        df.attrs['known'] = [f for f,h,t in zip(df.filename, sums, df.test) if t and h in train]
     return np.array(secs),digest.hexdigest()[:16]
 
 # %% ../nbs/77_experiment.ipynb #cd4a399f
@@ -431,6 +447,7 @@ def check_arms(
         if not isinstance(name, str) or '+' in name or not name or name!=name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without + and outer spaces, and not that of a way")
         if 'way' not in own: raise ValueError(f"arms.{name}: expected the way that it takes, such as way = 'global', got {own!r}")
         for k in own: _known(f'arms.{name}', k, ['way',*may])
+        if not isinstance(own['way'], str): raise ValueError(f"arms.{name}: way: expected the name of a way or a chain of them, got {own['way']!r}")
         try:
             check_ways([own['way']], settings.get('way_options', {}))
             s = experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})

@@ -334,6 +334,78 @@ def test_a_folder_to_test_on_is_only_predicted(small, tmp_path):
         with pytest.raises(ValueError, match=msg): quiet(tmp_path/'train', tmp_path/'x', test_data=args[0])
     with pytest.raises(ValueError, match='fold: expected without test_data'): quiet(tmp_path/'train', tmp_path/'x', test_data=tmp_path/'test', fold=2)
 
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+    "Two folders of eight clips each, of two classes, with recordings"
+    d = tmp_path_factory.mktemp('pair')
+    res = [_folds(d/k, [1,1,1,1,2,2,2,2], extra=[f'{k}{i//2}' for i in range(8)]) for k in 'ab']
+    for f in (res[1]/'audio').iterdir(): x,sr = sf.read(f); sf.write(f, x[::-1], sr)
+    return res
+
+def _table_of(d, change):
+    "A folder of the same audio with another table"
+    import shutil
+    src,to = d
+    shutil.copytree(src, to)
+    df = pd.read_csv(to/'meta'/'t.csv', dtype=str); change(df).to_csv(to/'meta'/'t.csv', index=False)
+    return to
+
+def test_train_clips_are_no_test_clips_however_they_are_spelled(pair, tmp_path, monkeypatch):
+    a,b = pair
+    (tmp_path/'link').symlink_to(a); monkeypatch.chdir(a.parent)
+    for same in (a,'a',b/'..'/'a',tmp_path/'link'):
+        with pytest.raises(ValueError, match='^test_data: .*wav is among the train clips too'): quiet(a, tmp_path/'o', test_data=same)
+    import shutil
+    shutil.copytree(b, tmp_path/'c'); shutil.copy(a/'audio'/'a0.wav', tmp_path/'c'/'audio'/'b1.wav')
+    said = []
+    quiet(a, tmp_path/'o', ways='none', bs=4, test_data=tmp_path/'c', log=said.append)
+    assert any(s.startswith('1 test clip is a train clip too, byte for byte, test/b1.wav: ') for s in said)
+    shutil.copy(a/'audio'/'b7.wav', tmp_path/'c'/'audio'/'a4.wav')
+    quiet(a, tmp_path/'p', ways='none', bs=4, test_data=tmp_path/'c', log=said.append)
+    assert any(s.startswith('2 test clips are train clips too, byte for byte, such as test/b1.wav: ') for s in said)
+
+def test_folds_of_the_recipe_are_left_out_with_a_folder_to_test_on(pair, tmp_path):
+    a,b = pair
+    quiet(a, tmp_path/'o', ways='none', bs=4, fold_col='src_file')
+    said,no_folds = [],_table_of((b,tmp_path/'b'), lambda d: d[['filename','category']])
+    quiet(a, tmp_path/'p', recipe=tmp_path/'o'/'recipe.json', test_data=no_folds, log=said.append)
+    assert said[0]==f'fold of the recipe is left out: all of {a} is trained on' and set(pd.read_csv(tmp_path/'p'/'results.csv').fold)=={'test'}
+    assert json.loads((tmp_path/'p'/'recipe.json').read_text())['fold'] is None
+    for kw,msg in ((dict(fold=1),'fold: expected without test_data, where all of data is trained on, got 1'), (dict(test_col='t'),"test_col: expected without test_data, where all of data is trained on, got 't'"),
+                   (dict(fold_col='src_file'),"test_data: fold_col: no column 'src_file'")):
+        with pytest.raises(ValueError, match=re.escape(msg)): quiet(a, tmp_path/'q', test_data=no_folds, **kw)
+
+@pytest.mark.parametrize('change,msg,labels', [(lambda d: d.drop(columns='category'), 'test_data: label_col: which column of ', True), (lambda d: d.assign(category=''), "test_data: {}/meta/t.csv: column 'category' is empty in row 2", True),
+    ('flat', 'test_data: {} has neither audio/ and meta/*.csv nor a folder for each class', True), ('gone', 'test_data: no such folder: {}', False), (lambda d: d.assign(category='z'), 'test_data: no clip in ', False)])
+def test_errors_of_the_folder_to_test_on_name_it(pair, tmp_path, change, msg, labels):
+    a,b = pair
+    if callable(change): d = _table_of((b,tmp_path/'d'), change)
+    else:
+        d = tmp_path/'d'
+        if change=='flat': d.mkdir(); sf.write(d/'1.wav', np.zeros(900), 8000)
+    with pytest.raises((ValueError,FileNotFoundError), match='^'+re.escape(msg.format(d))) as e: quiet(a, tmp_path/'o', test_data=d)
+    assert ('Clips without labels cannot be tested on: train a network, keep it by save_spec_model, and specnorm-predict labels them' in str(e.value))==labels
+
+def test_a_folder_to_test_on_may_hold_one_class_or_clip_or_recording(pair, tmp_path):
+    a,b = pair
+    one = _table_of((a,tmp_path/'a'), lambda d: d.drop(columns='fold').assign(src_file='r'))
+    for k,change in dict(cls=lambda d: d[d.category=='x'], clip=lambda d: d.head(1), rec=lambda d: d.drop(columns='fold').assign(src_file='s')).items():
+        t = quiet(one, tmp_path/f'o{k}', ways=['none','item'], bs=4, runs=2, test_data=_table_of((b,tmp_path/k), change))
+        assert t.verdict.tolist()==['baseline','not established'] and (t.low<=t.accuracy).all() and (t.accuracy<=t.high).all() and (tmp_path/f'o{k}'/'report.html').exists()
+    with pytest.raises(ValueError, match='data: expected at least two classes'): quiet(tmp_path/'cls', tmp_path/'o', test_data=b)
+    with pytest.raises(ValueError, match='none can be made: all clips are of one recording'): quiet(one, tmp_path/'o')
+
+def test_names_that_meet_in_both_folders_are_told_apart(pair, tmp_path):
+    a,b = pair
+    c = _table_of((b,tmp_path/'c'), lambda d: d.assign(filename=['test/a0.wav' if f=='b1.wav' else f for f in d.filename], category=['x' if f=='b1.wav' else c for f,c in zip(d.filename, d.category)]))
+    (c/'audio'/'test').mkdir(); (c/'audio'/'b1.wav').rename(c/'audio'/'test'/'a0.wav')
+    quiet(a, tmp_path/'o', ways='none', bs=4, test_data=c)
+    assert {'test/a0.wav','test/test/a0.wav'}<=set(pd.read_csv(tmp_path/'o'/'predictions.csv').filename)
+
+def test_a_fold_or_way_of_another_type_is_named(small, tmp_path):
+    with pytest.raises(ValueError, match=re.escape("fold: expected 'all' or folds among [1, 2, 3, 4, 5], got {'a': 1}")): quiet(small, tmp_path/'o', fold={'a':1})
+    with pytest.raises(ValueError, match=re.escape("arms.a: way: expected the name of a way or a chain of them, got ['global']")): quiet(small, tmp_path/'o', ways=['a'], arms=dict(a=dict(way=['global'])))
+
 def test_the_order_is_fixed_statistics_without_augmentation_masks_after_normalization(small):
     "Masked values are exactly 0, the mean; statistics do not change by masks and mixing"
     df = read_table(small); valid = split_masks(df, 1)
