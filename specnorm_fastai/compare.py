@@ -64,12 +64,13 @@ def _machine():
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0][:80]}-{key[1][:80]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
 
-def _digest(settings, way):
-    "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, and the options of its way"
-    way,settings = arm_settings(way, settings)
+def _digest(settings, name, told_way=True):
+    "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, the way of an arm (earlier versions did not tell it), and the options of its way"
+    arm = told_way and name in settings.get('arms', {})
+    way,settings = arm_settings(name, settings)
     own = {p:o for p in way.split('+') if (o:=settings['way_options'].get(p))}
     said = {k:v for k,v in settings.items() if k!='way_options' and (k not in _setting_defaults or v!=_setting_defaults[k])}
-    return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {})}, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {}), **({'way':way} if arm else {})}, sort_keys=True).encode()).hexdigest()[:16]
 
 @contextmanager
 def _alone(out):
@@ -77,13 +78,14 @@ def _alone(out):
     lock = FileLock(out/'.lock')
     try: lock.acquire(timeout=0)
     except Timeout: raise RuntimeError(f"out: another process is writing to {out}. Wait for it, or choose another --out") from None
+    except OSError as e: raise OSError(f"out: expected a folder that can be locked by the file {out/'.lock'}, got: {e.strerror or e}") from None
     try:
         for f in (*out.glob('.specnorm-*'),*(out/'runs').glob('.specnorm-*')): f.unlink()  # begun by a process that was killed
         yield
     finally: lock.release()
 
-def _load_runs(out, settings):
-    "The runs in a folder, by way, fold and seed"
+def _load_runs(out, settings, noted=True):
+    "The runs in a folder, by way, fold and seed; is it `noted` in results.json what their arms are?"
     res = {}
     for f in sorted((out/'runs').glob('*.json')):
         try:
@@ -92,9 +94,19 @@ def _load_runs(out, settings):
             if not all(isinstance(p, list) and p and all(isinstance(o, dict) for o in p) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
         except (ValueError,KeyError,TypeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
-        if of!=_digest(settings, key[0]): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
+        try: check_ways([key[0]], settings['way_options'], settings['arms'])
+        except ValueError: raise ValueError(f"out: {f} is a run of {key[0]!r}, which is no way and no arm of this call, and there is no results.json that tells. Delete it, or choose another --out") from None
+        if of!=_digest(settings, key[0]) and not (noted and of==_digest(settings, key[0], False)): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
         res[key] = d
     return res
+
+_tables = [f'{k}.csv' for k in ('results','analysis','predictions','classes','history','conditions','predictions-conditions','conditions-analysis')]
+def _check_out(out):
+    "Refuse a folder in which files of others would be written over"
+    if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    if (out/'results.json').exists() or any((out/'runs').glob('*.json')): return
+    if there:=[k for k in (*_tables,'report.html','recipe.json','stats.json','examples.npz') if (out/k).exists()]:
+        raise ValueError(f"out: {out/there[0]} would be written over, and no results.json beside it tells that it is of an experiment. Move it, or choose another --out")
 
 def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
@@ -116,7 +128,7 @@ def _open_out(out, info):
         settings['way_options'],settings['arms'] = options,arms
     elif file.exists() and '"settings"' not in file.read_text(encoding='utf8', errors='replace'):
         raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
-    runs = _load_runs(out, settings)
+    runs = _load_runs(out, settings, old is not None)
     if old is None: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     return runs,call
 
@@ -373,7 +385,7 @@ def compare(
     synthetic,out = data is None,Path(out).expanduser()
     given = dict(ways=ways, runs=runs, fold=fold, baseline=baseline, recipe=recipe, seed=seed, workers=workers, label_col=label_col, fold_col=fold_col, test_col=test_col)
     call,s = _arguments({**given, **kwargs}, synthetic)
-    if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    _check_out(out)
     if call['baseline'] not in (None,*call['ways']) and not any((out/'runs').glob('*.json')): raise ValueError(f"baseline: expected one of the ways {call['ways']}, got {call['baseline']!r}")
     if test_data is not None:
         for k,v in (('fold',fold),('test_col',test_col)):

@@ -587,6 +587,40 @@ def test_what_is_tried_changes_no_run(small, tmp_path, monkeypatch):
     monkeypatch.setattr(_Data, 'try_way', lambda self, name: None)
     for a,b in zip(tried, drawn(2)): assert np.allclose(a, b, atol=1e-4)  # threads may sum in another order
 
+def test_runs_of_an_arm_are_of_its_way(small, tmp_path):
+    from specnorm_fastai.compare import _digest
+    arm = lambda way: dict(ways=['x'], arms=dict(x=dict(way=way)))
+    quiet(small, tmp_path/'o', **arm('global'))
+    info = json.loads((tmp_path/'o'/'results.json').read_text())
+    (tmp_path/'o'/'results.json').unlink()
+    for kw,msg in ((arm('item'),'is a run of other settings'), (dict(ways='none'),"is a run of 'x', which is no way and no arm of this call")):
+        with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'o', **kw)
+    said = []
+    quiet(small, tmp_path/'o', **arm('global'), log=said.append)
+    assert any('1 of them done before' in s for s in said)
+    f = next((tmp_path/'o'/'runs').iterdir()); d = json.loads(f.read_text())  # as an earlier version wrote it
+    assert d['settings']==_digest(info['settings'], 'x')!=_digest(info['settings'], 'x', False)
+    f.write_text(json.dumps(dict(d, settings=_digest(info['settings'], 'x', False))))
+    quiet(small, tmp_path/'o', **arm('global'), log=said.append)
+    assert sum('1 of them done before' in s for s in said)==2
+    (tmp_path/'o'/'results.json').unlink()
+    with pytest.raises(ValueError, match='is a run of other settings'): quiet(small, tmp_path/'o', **arm('global'))
+
+@pytest.mark.parametrize('name', ['results.csv','predictions.csv','conditions-analysis.csv','report.html','recipe.json','examples.npz'])
+def test_files_of_others_are_not_written_over(small, tmp_path, name):
+    (tmp_path/'o').mkdir(); (f:=tmp_path/'o'/name).write_text('mine')
+    with pytest.raises(ValueError, match=re.escape(f'out: {f} would be written over')): quiet(small, tmp_path/'o', ways='none')
+    assert f.read_text()=='mine' and [p.name for p in (tmp_path/'o').iterdir()]==[name]
+
+def test_every_file_of_a_folder_is_one_that_is_looked_for(small, tmp_path):
+    from specnorm_fastai.compare import _tables
+    quiet(small, tmp_path/'o', ways=['none','item'], conditions=dict(c=dict(gain=-6)))
+    assert {p.name for p in (tmp_path/'o').iterdir()}=={*_tables,'report.html','recipe.json','stats.json','examples.npz','results.json','runs','.lock'}
+
+def test_a_folder_in_the_place_of_the_lock_is_named(small, tmp_path):
+    (tmp_path/'o'/'.lock').mkdir(parents=True)
+    with pytest.raises(OSError, match=re.escape(f"out: expected a folder that can be locked by the file {tmp_path/'o'/'.lock'}, got: ")): quiet(small, tmp_path/'o', ways='none')
+
 def test_a_long_name_of_an_arm_is_a_file(small, tmp_path):
     name = 'x'*300
     assert list(quiet(small, tmp_path/'out', ways=[name], arms={name:dict(way='none')}).way)==[name]
