@@ -253,6 +253,7 @@ def _why(verdict, here, k, J, t, boot, alpha, missing, n_train):
     pre = f"{missing}; " if missing else ''
     if not J: return pre+"no pair of runs"
     if J<2: return pre+"one run of each: another seed might turn the sign"
+    if math.isnan(boot): return pre+"one clip tells nothing of others"
     one = f"; one split: no train set but these {n_train:.0f} clips was tried" if k==1 else ''
     boots = f"clips and runs {_p(boot)}" if J>k else f"clips alone {_p(boot)}"
     agree = f"both tests agree (adjusted p: corrected t-test {_p(t)}, {boots})"
@@ -281,7 +282,8 @@ def analyze(
     if baseline is None: baseline = 'none' if 'none' in right else ways[0]
     if baseline not in right: raise ValueError(f"baseline: expected one of {ways}, got {baseline!r}")
     base,first = right[baseline],np.array([np.flatnonzero(fold==f)[0] for f in pd.unique(fold)])
-    res,found = [],{}
+    res,found,alone = [],{},len(fold)==1
+    same = lambda v: np.ptp(v[~np.isnan(v)])<1e-12
     for w in ways:
         y = right[w]-base
         has = lambda v: int((~np.isnan(v[:,first])).sum())
@@ -289,17 +291,22 @@ def analyze(
         missing = '' if has(right[w])==has(base)==J else f"compared on the {J} runs that both have, of {has(right[w])} and {has(base)} of the baseline"
         row = dict(way=w, runs=J, **dict.fromkeys(('accuracy','low','high','diff','diff_low','diff_high','p','boot_low','boot_high','p_boot'), np.nan))
         if J:
-            a = clip_bootstrap(np.where(np.isnan(y), np.nan, right[w]), fold, clusters, level=level, n_boot=n_boot)
+            v,there = np.where(np.isnan(y), np.nan, right[w]),~np.isnan(y).all(0)
+            a = dict.fromkeys(('mean','low','high'), np.nanmean(v)) if alone else clip_bootstrap(v, fold, clusters, level=level, n_boot=n_boot)
             row.update(accuracy=a['mean'], low=max(a['low'], -1. if score else 0.), high=min(a['high'], 1.))
-            if not score and a['mean'] in (0.,1.):  # clips drawn again are no others: Clopper and Pearson's exact interval
-                there = ~np.isnan(y).all(0)
+            if score and same(v): row.update(low=np.nan, high=np.nan)  # clips drawn again are no others
+            elif not score:  # nor are they here: no surer than Clopper and Pearson's exact interval of all right, or all wrong
                 n = int(there.sum()) if clusters is None else len(np.unique(np.asarray(clusters)[there]))
-                ci = stats.binomtest(n*int(a['mean']), n).proportion_ci(level, 'exact')
-                row.update(low=ci.low, high=ci.high)
+                edge = ((1-level)/2)**(1/n)
+                row.update(low=min(row['low'], edge), high=max(row['high'], 1-edge))
         if J and w!=baseline:
             n_train = here.n_train.mean()
-            t,b = paired_tests(y, fold, n_train, clusters, level, n_boot)
-            row.update({'diff':t['mean'],'diff_low':t['low'],'diff_high':t['high'],'p':t['p'],'boot_low':b['low'],'boot_high':b['high'],'p_boot':b['p']})
+            if alone: t,b = corrected_ttest(y[~np.isnan(y)], n_train, 1, level, 1.),dict.fromkeys(('low','high','p'), np.nan)
+            else: t,b = paired_tests(y, fold, n_train, clusters, level, n_boot)
+            if score and same(y): b = {**b, 'low':np.nan, 'high':np.nan}
+            most = 2. if score else 1.
+            ends = {k:min(max(v, -most), most) for k,v in dict(diff_low=t['low'], diff_high=t['high'], boot_low=b['low'], boot_high=b['high']).items()}
+            row.update({'diff':t['mean'],'p':t['p'],'p_boot':b['p'],**ends})
             found[w] = (y,n_train,(~np.isnan(y)).sum()/J/n_train,k,J)
         res.append((row,missing))
     df = pd.DataFrame([r for r,_ in res])
@@ -319,7 +326,7 @@ def analyze(
         if w==baseline: continue
         y,n_train,ratio,k,J = found.get(w, (None,np.nan,np.nan,0,0))
         df.loc[i,'why'] = _why(df.verdict[i], df.here[i], k, J, p_holm[i], boot_holm[i], alpha, missing, n_train)
-        if df.verdict[i]=='not established': df.loc[i,'needs'] = _needs(y, fold, clusters, ratio, alpha/other.sum()) if J else 'runs of the folds and seeds of the baseline'
+        if df.verdict[i]=='not established': df.loc[i,'needs'] = ('more clips: one tells nothing of others' if alone else _needs(y, fold, clusters, ratio, alpha/other.sum())) if J else 'runs of the folds and seeds of the baseline'
     cols = ['way','runs','accuracy','low','high','diff','diff_low','diff_high','p','p_holm','boot_low','boot_high','p_boot','here','verdict','needs','why']
     df = df[cols]
     df.attrs.update(baseline=baseline, level=level, clips=len(fold), folds=len(first))

@@ -41,7 +41,7 @@ def _parser():
     a('--baseline', metavar='WAY', help="the way that the others are compared to (the first)")
     a('--runs', type=int, help="runs of each way on each fold (3; synthetic set: 2)")
     a('--fold', nargs='+', help="folds to hold out in turn, or 'all' (the test column if one is named, else the first fold)")
-    a('--test-dir', metavar='DIR', dest='test_data', help="train on all of --data and predict the clips in this folder")
+    a('--test-dir', metavar='DIR', dest='test_data', help="train on all of --data, whatever the folds of the recipe, and predict the clips in this folder; their labels tell which answers are right")
     a('--epochs', type=int, help="epochs a run (15; synthetic set: 7)")
     a('--arch', metavar='NAME', help="network: small, xresnet18, xresnet34, xresnet50, or one of timm's (xresnet18)")
     a('--features', choices=['spec','mel'], help="linear spectrogram or 64 log-mel bands (mel)")

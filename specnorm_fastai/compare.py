@@ -6,7 +6,7 @@
 __all__ = ['read_recipe', 'summarize', 'compare']
 
 # %% ../nbs/80_compare.ipynb #ce82f11f
-import hashlib,json,math,platform,re,shlex,sys
+import hashlib,json,math,os,platform,re,shlex,sys
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from .analysis import analyze,format_analysis
 from .core import AudioSpectrogram,_whole_file
 from .data import same_value,synthetic_audio
 from .experiment import *
-from .experiment import _check_files,_items,_known,_make_arch,_mask,_setting_defaults
+from .experiment import _check_files,_items,_known,_make_arch,_mask,_NoLabels,_read_table,_setting_defaults,_try_run
 from .report import write_report
 from .recorder import StatsRecorder
 from .specstats import SpecStats,_versions
@@ -64,12 +64,13 @@ def _machine():
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0][:80]}-{key[1][:80]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')
 
-def _digest(settings, way):
-    "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, and the options of its way"
-    way,settings = arm_settings(way, settings)
+def _digest(settings, name, told_way=True):
+    "Of what a run depends on: settings that are not the defaults, so that one that a later version adds does not part old runs from new ones, the way of an arm (earlier versions did not tell it), and the options of its way"
+    arm = told_way and name in settings.get('arms', {})
+    way,settings = arm_settings(name, settings)
     own = {p:o for p in way.split('+') if (o:=settings['way_options'].get(p))}
     said = {k:v for k,v in settings.items() if k!='way_options' and (k not in _setting_defaults or v!=_setting_defaults[k])}
-    return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {})}, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps({**said, **({'way_options':own} if own else {}), **({'way':way} if arm else {})}, sort_keys=True).encode()).hexdigest()[:16]
 
 @contextmanager
 def _alone(out):
@@ -77,13 +78,14 @@ def _alone(out):
     lock = FileLock(out/'.lock')
     try: lock.acquire(timeout=0)
     except Timeout: raise RuntimeError(f"out: another process is writing to {out}. Wait for it, or choose another --out") from None
+    except OSError as e: raise OSError(f"out: expected a folder that can be locked by the file {out/'.lock'}, got: {e.strerror or e}") from None
     try:
         for f in (*out.glob('.specnorm-*'),*(out/'runs').glob('.specnorm-*')): f.unlink()  # begun by a process that was killed
         yield
     finally: lock.release()
 
-def _load_runs(out, settings):
-    "The runs in a folder, by way, fold and seed"
+def _load_runs(out, settings, noted=True):
+    "The runs in a folder, by way, fold and seed; is it `noted` in results.json what their arms are?"
     res = {}
     for f in sorted((out/'runs').glob('*.json')):
         try:
@@ -92,9 +94,19 @@ def _load_runs(out, settings):
             if not all(isinstance(p, list) and p and all(isinstance(o, dict) for o in p) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
         except (ValueError,KeyError,TypeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
-        if of!=_digest(settings, key[0]): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
+        try: check_ways([key[0]], settings['way_options'], settings['arms'])
+        except ValueError: raise ValueError(f"out: {f} is a run of {key[0]!r}, which is no way and no arm of this call, and there is no results.json that tells. Delete it, or choose another --out") from None
+        if of!=_digest(settings, key[0]) and not (noted and of==_digest(settings, key[0], False)): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
         res[key] = d
     return res
+
+_tables = [f'{k}.csv' for k in ('results','analysis','predictions','classes','history','conditions','predictions-conditions','conditions-analysis')]
+def _check_out(out):
+    "Refuse a folder in which files of others would be written over"
+    if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    if (out/'results.json').exists() or any((out/'runs').glob('*.json')): return
+    if there:=[k for k in (*_tables,'report.html','recipe.json','stats.json','examples.npz') if (out/k).exists()]:
+        raise ValueError(f"out: {out/there[0]} would be written over, and no results.json beside it tells that it is of an experiment. Move it, or choose another --out")
 
 def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
@@ -116,7 +128,7 @@ def _open_out(out, info):
         settings['way_options'],settings['arms'] = options,arms
     elif file.exists() and '"settings"' not in file.read_text(encoding='utf8', errors='replace'):
         raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
-    runs = _load_runs(out, settings)
+    runs = _load_runs(out, settings, old is not None)
     if old is None: _write(file, json.dumps(dict(info, versions=_machine()), indent=1))
     return runs,call
 
@@ -146,11 +158,13 @@ class _Data:
         way,s = arm_settings(name, self.settings)
         return way_tfms(way, lambda *a: self.stats(fold, *a, s=s), s),s
 
-    def try_arm(self, name):
-        "Make a batch of an arm, so that what cannot be is told before anything is trained"
+    def try_way(self, name):
+        "Try a way or an arm on the first fold, so that what cannot be is told before anything is trained"
         f = next(iter(self.valid))
-        try: tfms,s = self.of(f, name); self.dls(f, tfms, s).valid.one_batch()
-        except (ValueError,RuntimeError) as e: raise ValueError(f"arms.{name}: {e}") from None
+        try: tfms,s = self.of(f, name); _try_run(self.df, self.valid[f], tfms, s, self.store(s))
+        except (ValueError,TypeError,RuntimeError) as e:
+            if name not in self.settings['arms']: raise
+            raise ValueError(f"arms.{name}: {e}") from None
 
 class _Progress(Callback):
     "One bar over the training batches of all runs"
@@ -257,6 +271,8 @@ def summarize(
 # %% ../nbs/80_compare.ipynb #cbe0e597
 def _choose_folds(df, fold):
     "Which folds to hold out, one after the other"
+    if bad:=[f for f in (fold if isinstance(fold, (list,tuple)) else [fold]) if f is not None and not isinstance(f, (str,int,float,np.generic))]:
+        raise ValueError(f"fold: expected 'all' or folds among {sorted(df.fold.unique().tolist(), key=str)}, got {bad[0]!r}")
     every = sorted(df.fold.unique().tolist(), key=str)
     if 'test' in df:
         if fold is not None: raise ValueError(f"fold: expected without test clips, which are held out, got {fold!r}")
@@ -270,7 +286,7 @@ def _choose_folds(df, fold):
     def own(f): return next((v for v in every if str(v)==str(f)), None) or next(v for v in every if same_value(pd.Series([v]), f).any())
     if folds not in (['test'],every): folds = [own(f) for f in folds]  # as the table spells them
     if not folds or len(set(folds))<len(folds): raise ValueError(f"fold: expected 'all' or folds, each once, got {fold!r}")
-    if few:=[f for f in folds if split_masks(df, f).sum()<2]: raise ValueError(f"fold: expected two or more clips to validate on, fold {few[0]!r} holds one")
+    if folds!=['test'] and (few:=[f for f in folds if split_masks(df, f).sum()<2]): raise ValueError(f"fold: expected two or more clips to validate on, fold {few[0]!r} holds one")
     return folds
 
 def _clusters(df, folds, log):
@@ -321,16 +337,28 @@ def _arguments(given, synthetic):
         if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
     return call,settings
 
-def _read_data(data, test_data, cols):
-    "The table of an experiment; with a folder to test on, its clips are the test column"
-    df = read_table(data, **cols)
-    if test_data is None: return df
-    test = read_table(test_data, **{**cols, 'test_col':None})
+def _read_test(test_data, cols, folds):
+    "The table of a folder to test on"
+    try: return _read_table(test_data, **cols, folds=folds)
+    except (ValueError,OSError) as e:
+        told = f"test_{e}" if str(e).startswith('data: ') else f"test_data: {e}"
+        if isinstance(e, _NoLabels): told += ". Clips without labels cannot be tested on: train a network, keep it by save_spec_model, and specnorm-predict labels them"
+        raise (ValueError if isinstance(e, ValueError) else type(e))(told) from None
+
+def _read_data(data, test_data, cols, folds=True):
+    "The table of an experiment; with a folder to test on, its clips are the test column; `folds` as for `_read_table`"
+    if test_data is None: return read_table(data, **cols)
+    df,test = _read_table(data, **cols, folds=folds),_read_test(test_data, {**cols, 'test_col':None}, folds)
+    if df.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {df.label.unique().tolist()}")
     if new:=sorted(set(test.label)-set(df.label)): raise ValueError(f"test_data: no clip in {data} of the classes {new}")
-    if both:=set(df.path)&set(test.path): raise ValueError(f"test_data: {sorted(both)[0]} is among the train clips too")
+    at = set(map(os.path.realpath, df.path))
+    if both:=[p for p in test.path if os.path.realpath(p) in at]: raise ValueError(f"test_data: {sorted(both)[0]} is among the train clips too")
     res = pd.concat([df.assign(test=False), test.assign(test=True)], ignore_index=True)
     of = [(t.attrs['source'] or {}).get(f, str(p)) for t in (df,test) for f,p in zip(t.filename, t.path)]
-    if clash:=set(df.filename)&set(test.filename): res['filename'] = [f'test/{f}' if t and f in clash else f for f,t in zip(res.filename, res.test)]
+    clash,pre = set(df.filename)&set(test.filename),'test/'
+    names = lambda: [pre+f if t and f in clash else f for f,t in zip([*df.filename,*test.filename], res.test)]
+    while len(set(names()))<len(res): pre += 'test/'  # there is a file of this name
+    res['filename'] = names()
     res.attrs = dict(made_folds=False, source=dict(zip(res.filename, of)) if df.attrs['source'] or test.attrs['source'] else None)
     return res
 
@@ -343,7 +371,7 @@ def compare(
     fold=None, # Folds to hold out one after the other: one, several, or 'all'; None: the test clips where they are named, else the first fold
     baseline:str=None, # The way that the others are compared to; None: that of the folder, else the first
     recipe:str|Path=None, # Arguments in a file, see `read_recipe`
-    test_data:str|Path=None, # Folder of clips that are only predicted; all of `data` is trained on
+    test_data:str|Path=None, # Folder of clips, with labels, that are only predicted; all of `data` is trained on, and folds of the recipe are left out
     seed:int=None, # Of the first run; the others follow. None: 0
     workers:int=None, # Worker processes that make batches; None: 0, as waveforms are kept in memory
     label_col:str=None, # Column of the class, see `read_table`
@@ -357,14 +385,19 @@ def compare(
     synthetic,out = data is None,Path(out).expanduser()
     given = dict(ways=ways, runs=runs, fold=fold, baseline=baseline, recipe=recipe, seed=seed, workers=workers, label_col=label_col, fold_col=fold_col, test_col=test_col)
     call,s = _arguments({**given, **kwargs}, synthetic)
-    if out.exists() and not out.is_dir(): raise ValueError(f"out: expected a folder, got the file {out}")
+    _check_out(out)
     if call['baseline'] not in (None,*call['ways']) and not any((out/'runs').glob('*.json')): raise ValueError(f"baseline: expected one of the ways {call['ways']}, got {call['baseline']!r}")
+    if test_data is not None:
+        for k,v in (('fold',fold),('test_col',test_col)):
+            if v is not None: raise ValueError(f"{k}: expected without test_data, where all of data is trained on, got {v!r}")
     cols = {k:call[k] for k in ('label_col','fold_col','test_col')}
     if synthetic:
         for k,v in (*cols.items(),('test_data',test_data)):
             if v: raise ValueError(f"{k}: expected together with data, got it without")
-    else: df = _read_data(data, test_data, cols)  # before anything is written
-    if test_data is not None and call['fold'] is not None: raise ValueError(f"fold: expected without test_data, where all of data is trained on, got {call['fold']!r}")
+    else:  # before anything is written
+        if told:=[k for k in ('fold','test_col') if test_data is not None and call[k] is not None]:
+            call.update(dict.fromkeys(told)); log(f"{' and '.join(told)} of the recipe {'are' if len(told)>1 else 'is'} left out: all of {data} is trained on")
+        df = _read_data(data, test_data, {**cols, 'test_col':call['test_col']}, None if fold_col else False)
     try: (out/'runs').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f"out: cannot make the folder {out}: {e.strerror}") from None
     with _alone(out):
@@ -385,6 +418,7 @@ def _many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 def _compare(df, out, call, s, where, log, cache=None):
     "The experiment, in a folder that no other process writes to"
     secs,digest = _check_files(df)
+    if known:=df.attrs.get('known'): log(f"{_many(len(known), 'test clip')} {'is a train clip' if len(known)==1 else 'are train clips'} too, byte for byte, {'' if len(known)==1 else 'such as '}{known[0]}: answers to these tell nothing of clips that were not heard")
     longest = float(min(np.ceil(secs.max()*1000)/1000, 5.))
     s = dict(s, duration=s['duration'] or longest, arms={n:{**a, **({'duration':a['duration'] or longest} if 'duration' in a else {})} for n,a in s['arms'].items()})
     folds = _choose_folds(df, call['fold'])
@@ -411,7 +445,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     if (low:=df.attrs.get('rate', math.inf))<s['sample_rate']: log(f"Some clips are of {low} Hz, and resampled to {s['sample_rate']} Hz: rows above {low/2:g} Hz hold nothing of them. A lower sample_rate is faster and loses nothing")
     data = _Data(df, folds, s, call['workers'], cache)
     _write_stats(out, data, s['sample_rate'])  # before all else, as it may find that there is nothing to measure
-    for w in dict.fromkeys(w for w,_,_ in todo if w in s['arms']): data.try_arm(w)
+    for w in dict.fromkeys(w for w,_,_ in todo): data.try_way(w)
     try:
         if todo:
             for f in ('analysis.csv','conditions-analysis.csv','report.html'): (out/f).unlink(missing_ok=True)  # of fewer runs, should this be interrupted or killed

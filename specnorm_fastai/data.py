@@ -8,7 +8,7 @@ __all__ = ['Resample', 'DownmixMono', 'AudioPadType', 'ResizeSignal', 'RemoveTyp
            'preprocess_audio_folder', 'audio_table', 'same_value', 'CrossValidationSplitter', 'synthetic_audio']
 
 # %% ../nbs/50_data.ipynb #ce2f63a1
-import gc,json,math,os,random,tempfile,weakref
+import csv,gc,json,math,os,random,tempfile,weakref
 from enum import Enum
 from functools import lru_cache
 from numbers import Real
@@ -508,12 +508,22 @@ def preprocess_audio_folder(
     return out
 
 # %% ../nbs/50_data.ipynb #c83b81dd
+def _check_width(file):
+    "Raise where a row has a field too many: pandas cuts all rows where the first one has"
+    with open(file, encoding='utf-8-sig', newline='') as f:
+        rows = csv.reader(f)
+        n = next((len(r) for r in rows if r), 0)
+        for r in rows:
+            if any(r[n:]): raise ValueError(f"Expected {n} fields in line {rows.line_num}, saw {len(r)}")
+
 def _read_csv(path):
     "The one table in `meta`, everything as it is spelled"
     found = sorted(f for f in (path/'meta').glob('*.csv') if not f.name.startswith('.'))
     if len(found)!=1: raise ValueError(f"{path/'meta'}: expected one csv file, found {[f.name for f in found] or 'none'}")
-    try: df = pd.read_csv(found[0], dtype=str, keep_default_na=False, index_col=False, encoding='utf-8-sig')
-    except (ValueError,UnicodeDecodeError) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
+    try:
+        _check_width(found[0])
+        df = pd.read_csv(found[0], dtype=str, keep_default_na=False, index_col=False, encoding='utf-8-sig')
+    except (ValueError,csv.Error) as e: raise ValueError(f"cannot read {found[0]} as csv in UTF-8: {e}") from None
     return found[0],df.map(str.strip)
 
 def _place(root, name, where):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import CancelValidException,Callback
+from fastai.callback.core import CancelFitException,CancelValidException,Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import *
 from fastai.data.block import CategoryBlock,DataBlock,TransformBlock
@@ -31,7 +31,7 @@ from .augment import ChangeSpeed,SignalMixUp,SignalShifter,SpecAugment,colored_n
 from .cache import _as_cache
 from .callback import AverageCrops
 from .core import AudioTensor,_room_for,audio_extensions,audio_info,get_audio_files
-from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,Resample,ResizeSignal,ToPath,ToStr,audio_item_tfms,audio_table,same_value
+from .data import AudioPadType,OpenAudio,PadAudio,PreprocessAudio,Resample,ResizeSignal,ToPath,ToStr,_need_floats,audio_item_tfms,audio_table,same_value
 from .features import AudioConfig,AudioToSpec
 from .learner import spec_learner,spec_model
 from .stats import _of_each_file,keep_random_state
@@ -50,9 +50,11 @@ def _as_bools(s, csv):
             raise ValueError(f"test_col: expected true or false (or 1, 0, yes, no) in column {s.name!r} of {csv}, got {s.iloc[i]!r} in row {i+2}")
     return low.map(_bools).astype(bool)
 
+class _NoLabels(ValueError): "Clips without classes"
+
 def _column(csv, df, col, arg, defaults):
     if col is None: col = next((c for c in defaults if c in df.attrs['columns']), None)
-    elif col not in df.attrs['columns']: raise ValueError(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
+    elif col not in df.attrs['columns']: raise (_NoLabels if arg=='label_col' else ValueError)(f"{arg}: no column {col!r} in {csv}; it has {df.attrs['columns']}")
     return col
 
 def _even_folds(labels, n=5, seed=0, source=None):
@@ -75,15 +77,22 @@ def read_table(
     test_col:str=None # Column that is true for test clips
 )->pd.DataFrame: # Columns filename, path, label and fold, and `test` where there is a `test_col`; in `attrs` the recordings that files were cut from, where the table has a column `src_file`
     "One row for each clip of a data set"
+    df = _read_table(data, label_col, fold_col, test_col)
+    if df.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {df.label.unique().tolist()}")
+    return df
+
+def _read_table(data, label_col=None, fold_col=None, test_col=None, folds=True):
+    "The table, also of one class. folds: are they needed? None: no, but the column that is named must be there; False: nor this"
     data,source = Path(data).expanduser() if str(data) else data,None
     if not str(data) or not data.is_dir() or (data/'audio').is_dir() and (data/'meta').is_dir():
         df = audio_table(data)
         csv = df.attrs['csv']
         label = _column(csv, df, label_col, 'label_col', ('category','label','target'))
-        if label is None: raise ValueError(f"label_col: which column of {csv} holds the class? It has {df.attrs['columns']}")
+        if label is None: raise _NoLabels(f"label_col: which column of {csv} holds the class? It has {df.attrs['columns']}")
+        if folds is False and fold_col not in df.attrs['columns']: fold_col = None
         fold,test = _column(csv, df, fold_col, 'fold_col', ('fold',)),_column(csv, df, test_col, 'test_col', ())
-        for c in filter(None, (label,fold,test)):
-            if (df[c]=='').any(): raise ValueError(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
+        for c in filter(None, (label,fold if folds else None,test)):
+            if (df[c]=='').any(): raise (_NoLabels if c==label else ValueError)(f"{csv}: column {c!r} is empty in row {int(np.flatnonzero(df[c]=='')[0])+2}")
         res = pd.DataFrame(dict(filename=df.filename, path=df.path, label=df[label]))
         if 'src_file' in df.attrs['columns']: source = dict(zip(df.filename, df.src_file))
         if fold is not None:
@@ -91,18 +100,21 @@ def read_table(
             res['fold'] = df[fold].astype(int) if whole else df[fold]
         if test is not None: res['test'] = _as_bools(df[test], csv)
     else:
-        for k,v in (('label_col',label_col),('fold_col',fold_col),('test_col',test_col)):
+        for k,v in (('label_col',label_col),('fold_col',None if folds is False else fold_col),('test_col',test_col)):
             if v is not None: raise ValueError(f"{k}: {data} has no folders audio/ and meta/, so there is no table with a column {v!r}")
         classes = sorted(d for d in data.iterdir() if d.is_dir() and not d.name.startswith('.'))
-        if not classes: raise ValueError(f"data: {data} has neither audio/ and meta/*.csv nor a folder for each class")
+        if not classes: raise _NoLabels(f"data: {data} has neither audio/ and meta/*.csv nor a folder for each class")
         files = {d:get_audio_files(d) for d in classes}
         if empty:=[d.name for d,fs in files.items() if not fs]:
             raise ValueError(f"data: no audio file ({' '.join(audio_extensions)}) in the class folder {data/empty[0]}")
         res = pd.DataFrame([(str(f.relative_to(data)), str(f), d.name) for d,fs in files.items() for f in fs], columns=['filename','path','label'])
     made_folds = 'fold' not in res
     res = res.reset_index(drop=True)
-    if made_folds: res['fold'] = _even_folds(res.label.to_numpy(), source=res.filename.map(source).to_numpy() if source else None)
-    if res.label.nunique()<2: raise ValueError(f"data: expected at least two classes, got {res.label.unique().tolist()}")
+    if made_folds:
+        try: res['fold'] = _even_folds(res.label.to_numpy(), source=res.filename.map(source).to_numpy() if source else None)
+        except ValueError:
+            if folds: raise
+            res['fold'] = 1
     res.attrs = dict(made_folds=made_folds, source=source)
     return res
 
@@ -120,16 +132,20 @@ def split_masks(
     return valid
 
 def _check_files(df):
-    "Seconds of each clip and a digest of table and audio, or one error that names all bad files; the lowest sample rate is noted in `attrs`"
-    rates = []
+    "Seconds of each clip and a digest of table and audio, or one error that names all bad files; the lowest sample rate and the test clips that are train clips too, byte for byte, are noted in `attrs`"
+    rates,sums = [],[]
     digest = hashlib.sha256(df.drop(columns='path').to_csv(index=False).encode())
     def seconds(f):
         n,sr,_ = audio_info(f)
         rates.append(sr)
-        digest.update(Path(f).read_bytes())
+        digest.update(content:=Path(f).read_bytes())
+        if 'test' in df: sums.append(hashlib.sha1(content).digest())
         return n/sr
     secs = _of_each_file(seconds, df.path.tolist(), 'checking files')
     df.attrs['rate'] = min(rates)
+    if 'test' in df:
+        train = {h for h,t in zip(sums, df.test) if not t}
+        df.attrs['known'] = [f for f,h,t in zip(df.filename, sums, df.test) if t and h in train]
     return np.array(secs),digest.hexdigest()[:16]
 
 # %% ../nbs/77_experiment.ipynb #cd4a399f
@@ -286,12 +302,12 @@ def _band(v, sr, k, hz):
     return torch.from_numpy(sosfiltfilt(sos, v.numpy(), padlen=min(60, v.shape[-1]-1)).copy())
 
 def alter_audio(
-    x:AudioTensor, # Waveform of one clip, (channel, time)
+    x:AudioTensor, # Waveform of one clip, floating point, (channel, time)
     sample_rate:int=None, # Resample to so many Hz and back: what lies above half of it is lost
     low:float=None, # Take away what lies below so many Hz, by a Butterworth filter of order 8 run both ways
     high:float=None, # Take away what lies above so many Hz, by the same
     snr:float=None, # Add Gaussian noise whose power is so many dB below the clip's; to a silent clip none
-    color:float=0., # Of the noise: power falls as 1/f**color above 20 Hz
+    color:float=0., # Of the noise of `snr`: power falls as 1/f**color above 20 Hz
     gain:float=None, # Multiply by so many dB
     bits:int=None, # Round to so many bits, at full scale 1; what lies beyond is clipped
     keep:float=None, # Keep the loudest stretch of so many seconds
@@ -302,6 +318,8 @@ def alter_audio(
     for k,v in locals().copy().items():
         if k in _alterations and v is not None: _check_alteration(k, v)
     if not isinstance(x, AudioTensor) or x.ndim!=2: raise ValueError(f"x: expected an AudioTensor of one clip, (channel, time), got {type(x).__name__} of shape {tuple(getattr(x, 'shape', ()))}")
+    _need_floats(x)
+    if color and snr is None: raise ValueError(f"color: expected together with snr, the level of the noise, got {color!r} alone")
     sr,v,n = x.need_sr(),x.plain().double(),x.shape[-1]
     if sample_rate is not None and n:
         y = Resample(sr)(Resample(sample_rate)(AudioTensor(v, sr=sr))).plain()
@@ -327,6 +345,7 @@ def _check_conditions(conditions, sr):
     if not isinstance(conditions, dict) or not all(isinstance(v, dict) for v in conditions.values()): raise ValueError(f"conditions: expected a table of alterations for each name, got {conditions!r}")
     for name,how in conditions.items():
         if not str(name).strip() or str(name).startswith('all, '): raise ValueError(f"conditions: expected a name that does not begin with 'all, ', got {name!r}")
+        if not how or set(how)=={'color'}: raise ValueError(f"conditions.{name}: expected one of {[k for k in _alterations if k!='color']}, got {how!r}, which changes nothing")
         try: alter_audio(AudioTensor(torch.ones(1, sr), sr=sr), **{k:v for k,v in how.items() if not _check_alteration(k, v)})
         except ValueError as e: raise ValueError(f"conditions.{name}: {e}") from None
 
@@ -371,7 +390,7 @@ def experiment_settings(
     bs:int=32, # Clips in a batch
     precision:str='float32', # Or 'bfloat16': faster where the processor has it
     members:int=1, # Networks that are trained one after the other, whose probabilities are averaged
-    validate_every:int=1, # Epochs from one look at the clips that are left out to the next, for the curves; the last epoch always has one
+    validate_every:int=1, # Epochs from one look at the clips that are left out to the next, for the curves alone; the last epoch always has one
     conditions:dict={}, # Alterations that these clips are predicted under too: for each name options of `alter_audio`, such as {'20 dB softer': dict(gain=-20)}
     way_options:dict={} # Options of ways, by name; `use` makes another way of one
 )->dict: # All of them
@@ -428,6 +447,7 @@ def check_arms(
         if not isinstance(name, str) or '+' in name or not name or name!=name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without + and outer spaces, and not that of a way")
         if 'way' not in own: raise ValueError(f"arms.{name}: expected the way that it takes, such as way = 'global', got {own!r}")
         for k in own: _known(f'arms.{name}', k, ['way',*may])
+        if not isinstance(own['way'], str): raise ValueError(f"arms.{name}: way: expected the name of a way or a chain of them, got {own['way']!r}")
         try:
             check_ways([own['way']], settings.get('way_options', {}))
             s = experiment_settings(**{**settings, **{k:v for k,v in own.items() if k!='way'}})
@@ -541,24 +561,51 @@ def _is_fixed(df, s, store):
 def _has_look(epoch, n, every): return (epoch+1)%every==0 or epoch+1==n
 
 class _Validate(Callback):
-    "Look at the validation clips in some epochs only"
+    "Look at the validation clips in some epochs only, and leave every random state as it was, so that it is one network however often it is looked at"
     order = -50
     def __init__(self, every): self.every = every
     def before_validate(self):
+        self.was = self.dl,self.dl.rng,(kept:=keep_random_state())
+        kept.__enter__()
         if not _has_look(self.epoch, self.n_epoch, self.every): raise CancelValidException
+    def after_validate(self):
+        dl,dl.rng,kept = self.was
+        kept.__exit__(None, None, None)
+
+class _OneBatch(Callback):
+    "Stop after the first batch"
+    def after_batch(self): raise CancelFitException
+
+def _room(s): return _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
+
+def _under_conditions(df, valid, norm, s, store, tried=lambda dl: None):
+    "A loader of the left out clips under each condition"
+    store,res = store or AudioStore(s['sample_rate']),[]
+    with keep_random_state():
+        for k,how in s['conditions'].items():
+            try: res.append(experiment_dls(df, valid, norm, s, _Altered(store, how)).valid); tried(res[-1])
+            except (ValueError,TypeError,RuntimeError) as e: raise ValueError(f"conditions.{k}: with {how} {e}") from None
+    return res
+
+def _try_run(df, valid, norm, s, store):
+    "Make a batch of left out clips, two of them under each condition, and a step of a training: what cannot be is told before a network is trained. Nothing that is drawn later changes"
+    with keep_random_state():
+        dls = experiment_dls(df, valid, norm, s, store)
+        dls.valid.one_batch()
+        _under_conditions(df, valid, norm, s, store, lambda dl: dl.new(bs=2).one_batch())
+        learn = spec_learner(dls, **_learner_args(s))
+        with learn.no_bar(), learn.no_logging(), _room(s): learn.fit(1, s['lr'], wd=s['wd'], cbs=[*_mix_cbs(s),_OneBatch()])
 
 def _train_one(df, valid, norm, seed, s, store, workers, cbs, kept=None):
     "A trained network: probabilities of the left out clips under each condition, (condition, clip, class), their targets, what each epoch gave, seconds, and the features it kept"
     t = time.time()
     set_seed(seed)
     dls = experiment_dls(df, valid, norm, s, store, workers)
-    with keep_random_state(): other = [experiment_dls(df, valid, norm, s, _Altered(store or AudioStore(s['sample_rate']), how)).valid for how in s['conditions'].values()]
+    other = _under_conditions(df, valid, norm, s, store)
     if _is_fixed(df, s, store): dls = kept = kept or keep_features(dls)
     learn = spec_learner(dls, **_learner_args(s))
-    look = [_Validate(s['validate_every'])] if s['validate_every']>1 else []
-    room = _room_for(f"bs: no memory for batches of {s['bs']} clips; a smaller bs, duration or network needs less")
-    with learn.no_bar(), learn.no_logging(), room:
-        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),*look])
+    with learn.no_bar(), learn.no_logging(), _room(s):
+        learn.fit_one_cycle(s['epochs'], s['lr'], wd=s['wd'], cbs=[*L(cbs),*_mix_cbs(s),_Validate(s['validate_every'])])
         secs,values,(p,targs) = time.time()-t,list(learn.recorder.values),learn.get_preds()
         probs = torch.stack([p,*(learn.get_preds(dl=dl)[0] for dl in other)])
     if not torch.isfinite(probs).all(): raise FloatingPointError("NaN or Inf in the predictions: the training diverged; a smaller lr may help")

@@ -213,20 +213,28 @@ def _headline(e):
     if not parts: return 'Whether normalizing helps is not established' if e.baseline=='none' else f'No difference to {b} is established'
     return '; '.join(parts)
 
+def _clips(e):
+    "How many clips there are; of test clips, how many were trained on and predicted"
+    n = [int(e.rows[k].max()) for k in ('n_train','n_valid') if k in e.rows and _num(e.rows[k].max())]
+    if set(e.rows.fold)!={'test'} or len(n)<2: return [(e.settings.get('clips'),'clips')]
+    return list(zip(n, ('clips trained on','predicted')))
+
 def _s_verdicts(e):
     s,r = e.settings,e.rows
     what = 'arm' if _arms(e) else 'way'
-    tiles = [(len(e.ways), what if len(e.ways)==1 else f'{what}s'), (len(r), 'run' if len(r)==1 else 'runs'), (s.get('clips'),'clips'), (s.get('classes') or len(e.labels) or None,'classes')]
+    tiles = [(len(e.ways), what if len(e.ways)==1 else f'{what}s'), (len(r), 'run' if len(r)==1 else 'runs'), *_clips(e), (s.get('classes') or len(e.labels) or None,'classes')]
     if k:=s.get('classes') or len(e.labels): tiles.append((f'{100/k:.1f} %','is chance'))
     if 'seconds' in r: tiles.append((_time(r.seconds.sum()), 'of training'))
     tiles = ''.join(f'<div><dt>{_e(t)}</dt><dd>{_e(f"{v:,}" if isinstance(v, int) else v)}</dd></div>' for v,t in tiles if v is not None)
     items = ''.join(f'<li>{_swatch(e,w)}<p>{_badge(x["verdict"]) if x.get("verdict") else ""} {_verdict(e,x)}</p></li>' for w,x in e.found.items())
     k,f,n = len(e.ways),r.fold.nunique(),r.seed.nunique()
     lead = f"{_many(k,'arm')}" if _arms(e) else f"{_many(k,'way')} to normalize {'mel spectrograms' if (ft.get('kind', 'mel') if isinstance(ft:=s.get('features'), dict) else ft)=='mel' else 'spectrograms'}"
-    lead += f", each on {_many(f,'fold')} with {_many(n,'seed')}"
+    lead += f", each on {'the test clips' if set(r.fold)=={'test'} else _many(f,'fold')} with {_many(n,'seed')}"
     own = {k for a in _arms(e).values() for k in a}  # of some arms: the table of arms tells
     if s.get('arch') and 'arch' not in own: lead += f"; network <code>{_n(s['arch'])}</code>"
-    if _num(s.get('epochs')) and 'epochs' not in own: lead += f"; {_many(int(s['epochs']),'epoch')} a run"
+    several = _num(s.get('members')) and s['members']>1 and 'members' not in own
+    if several: lead += f"; a run is the mean of {_many(int(s['members']),'network')}"
+    if _num(s.get('epochs')) and 'epochs' not in own: lead += f"; {_many(int(s['epochs']),'epoch')} a {'network' if several else 'run'}"
     gone = [f'<code>{_e(k)}</code> ({_e(v)})' for k,v in e.left_out.items()]
     note = f'<p class="note">Sections are left out for want of {_and(gone)}.</p>' if gone else ''
     own = {w:o for w,o in (s.get('way_options') or {}).items() if w in e.ways and isinstance(o, dict)}

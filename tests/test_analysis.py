@@ -268,6 +268,36 @@ def test_a_score_takes_the_place_of_right_or_wrong():
     for bad in ('',['change']):
         with pytest.raises(ValueError, match='score: expected the name of a column'): analyze(rows, preds, 'a', score=bad)
 
+def _of(n, wrong, ways=('none',), seeds=(0,1), **cols):
+    "Runs of `n` clips, of which the first `wrong` are wrong under each way"
+    p = pd.DataFrame([dict(way=w, fold=1, seed=s, filename=str(i), label='a', predicted='b' if i<k else 'a', **{c:v(i) for c,v in cols.items()}) for w,k in zip(ways, wrong) for s in seeds for i in range(n)])
+    return pd.DataFrame([dict(way=w, fold=1, seed=s, accuracy=1-k/n, n_train=100) for w,k in zip(ways, wrong) for s in seeds]),p
+
+def test_one_mistake_is_no_surer_than_none():
+    for n in (5,20,60):
+        ends = [analyze(*_of(n, [k])).iloc[0][['low','high']].tolist() for k in range(n+1)]
+        assert max(ends)[0]==ends[0][0] and min(h for _,h in ends)==ends[-1][1], n
+    assert ends[0][1]==1 and ends[-1][0]==0
+
+def test_differences_end_where_accuracies_do():
+    r = analyze(*_of(3, [3,0], ('none','global'), (0,1,2))).iloc[1]
+    assert r['diff']==1 and r.diff_high==1 and r.boot_high==1 and r.diff_low>=-1
+
+def test_a_score_that_is_the_same_everywhere_has_no_interval():
+    rows,preds = _of(20, [0,0], ('none','global'))
+    r = analyze(rows, preds.assign(loss=np.where(preds.way=='none', 0, -.25)), score='loss')
+    assert r.accuracy.tolist()==[0,-.25] and r[['low','high']].isna().all(None) and r.boot_low.isna().all() and r['diff'][1]==-.25
+    assert 'nan' not in format_analysis(r).lower()
+    preds['loss'] = np.linspace(-.1, .1, len(preds))
+    assert analyze(rows, preds, score='loss')[['low','high']].notna().all(None)
+
+def test_one_clip_tells_of_itself_alone():
+    r = analyze(*_of(1, [0,1], ('none','global')))
+    assert np.allclose(r.low, [.025,0]) and np.allclose(r.high, [1,.975]) and r.verdict.tolist()==['baseline','not established']
+    assert r.why[1]=='one clip tells nothing of others' and r.needs[1]=='more clips: one tells nothing of others' and 'nan' not in format_analysis(r).lower()
+    one = analyze(*_of(1, [0,1], ('none','global'), (0,)))
+    assert one.why[1].startswith('one run of each')
+
 @pytest.mark.parametrize('right', [True,False])
 @pytest.mark.parametrize('cluster', [None,'rec'])
 def test_all_right_is_not_certain(right, cluster):

@@ -247,6 +247,13 @@ def test_one_file_under_two_names_and_an_odd_test_value_are_refused(tmp_path):
     with pytest.raises(ValueError, match='listed more than once'): read_table(_table(tmp_path/'d', ['a.wav,1,x','./a.wav,2,y']))
     with pytest.raises(ValueError, match="test_col: expected true or false .* got '2' in row 3"): read_table(_table(tmp_path/'e', ['a.wav,0,x','b.wav,2,y']), test_col='fold')
 
+@pytest.mark.parametrize('rows,line', [(['a.wav,1,x,y','b.wav,2,y'], 2), (['a.wav,1,x','b.wav,2,y,x'], 3), (['a.wav,1,x,y','b.wav,2,y,x'], 2), (['"a\n.wav",1,x,','b.wav,2,y,x'], 4)])
+def test_a_field_too_many_is_told_with_its_row(tmp_path, rows, line):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path/'d'/'meta'/'t.csv'} as csv in UTF-8: Expected 3 fields in line {line}, saw 4")): read_table(_table(tmp_path/'d', rows))
+
+def test_commas_at_the_ends_of_rows_are_no_fields(tmp_path):
+    assert read_table(_table(tmp_path/'d', ['a.wav,1,x,','b.wav,2,y'])).label.tolist()==['x','y']
+
 def test_folds_that_were_made_are_announced(tmp_path):
     said = []
     for c in 'ab':
@@ -326,6 +333,78 @@ def test_a_folder_to_test_on_is_only_predicted(small, tmp_path):
     for args,msg in (((tmp_path/'train',),'is among the train clips too'),):
         with pytest.raises(ValueError, match=msg): quiet(tmp_path/'train', tmp_path/'x', test_data=args[0])
     with pytest.raises(ValueError, match='fold: expected without test_data'): quiet(tmp_path/'train', tmp_path/'x', test_data=tmp_path/'test', fold=2)
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+    "Two folders of eight clips each, of two classes, with recordings"
+    d = tmp_path_factory.mktemp('pair')
+    res = [_folds(d/k, [1,1,1,1,2,2,2,2], extra=[f'{k}{i//2}' for i in range(8)]) for k in 'ab']
+    for f in (res[1]/'audio').iterdir(): x,sr = sf.read(f); sf.write(f, x[::-1], sr)
+    return res
+
+def _table_of(d, change):
+    "A folder of the same audio with another table"
+    import shutil
+    src,to = d
+    shutil.copytree(src, to)
+    df = pd.read_csv(to/'meta'/'t.csv', dtype=str); change(df).to_csv(to/'meta'/'t.csv', index=False)
+    return to
+
+def test_train_clips_are_no_test_clips_however_they_are_spelled(pair, tmp_path, monkeypatch):
+    a,b = pair
+    (tmp_path/'link').symlink_to(a); monkeypatch.chdir(a.parent)
+    for same in (a,'a',b/'..'/'a',tmp_path/'link'):
+        with pytest.raises(ValueError, match='^test_data: .*wav is among the train clips too'): quiet(a, tmp_path/'o', test_data=same)
+    import shutil
+    shutil.copytree(b, tmp_path/'c'); shutil.copy(a/'audio'/'a0.wav', tmp_path/'c'/'audio'/'b1.wav')
+    said = []
+    quiet(a, tmp_path/'o', ways='none', bs=4, test_data=tmp_path/'c', log=said.append)
+    assert any(s.startswith('1 test clip is a train clip too, byte for byte, test/b1.wav: ') for s in said)
+    shutil.copy(a/'audio'/'b7.wav', tmp_path/'c'/'audio'/'a4.wav')
+    quiet(a, tmp_path/'p', ways='none', bs=4, test_data=tmp_path/'c', log=said.append)
+    assert any(s.startswith('2 test clips are train clips too, byte for byte, such as test/b1.wav: ') for s in said)
+
+def test_folds_of_the_recipe_are_left_out_with_a_folder_to_test_on(pair, tmp_path):
+    a,b = pair
+    quiet(a, tmp_path/'o', ways='none', bs=4, fold_col='src_file')
+    said,no_folds = [],_table_of((b,tmp_path/'b'), lambda d: d[['filename','category']])
+    quiet(a, tmp_path/'p', recipe=tmp_path/'o'/'recipe.json', test_data=no_folds, log=said.append)
+    assert said[0]==f'fold of the recipe is left out: all of {a} is trained on' and set(pd.read_csv(tmp_path/'p'/'results.csv').fold)=={'test'}
+    assert json.loads((tmp_path/'p'/'recipe.json').read_text())['fold'] is None
+    for kw,msg in ((dict(fold=1),'fold: expected without test_data, where all of data is trained on, got 1'), (dict(test_col='t'),"test_col: expected without test_data, where all of data is trained on, got 't'"),
+                   (dict(fold_col='src_file'),"test_data: fold_col: no column 'src_file'")):
+        with pytest.raises(ValueError, match=re.escape(msg)): quiet(a, tmp_path/'q', test_data=no_folds, **kw)
+
+@pytest.mark.parametrize('change,msg,labels', [(lambda d: d.drop(columns='category'), 'test_data: label_col: which column of ', True), (lambda d: d.assign(category=''), "test_data: {}/meta/t.csv: column 'category' is empty in row 2", True),
+    ('flat', 'test_data: {} has neither audio/ and meta/*.csv nor a folder for each class', True), ('gone', 'test_data: no such folder: {}', False), (lambda d: d.assign(category='z'), 'test_data: no clip in ', False)])
+def test_errors_of_the_folder_to_test_on_name_it(pair, tmp_path, change, msg, labels):
+    a,b = pair
+    if callable(change): d = _table_of((b,tmp_path/'d'), change)
+    else:
+        d = tmp_path/'d'
+        if change=='flat': d.mkdir(); sf.write(d/'1.wav', np.zeros(900), 8000)
+    with pytest.raises((ValueError,FileNotFoundError), match='^'+re.escape(msg.format(d))) as e: quiet(a, tmp_path/'o', test_data=d)
+    assert ('Clips without labels cannot be tested on: train a network, keep it by save_spec_model, and specnorm-predict labels them' in str(e.value))==labels
+
+def test_a_folder_to_test_on_may_hold_one_class_or_clip_or_recording(pair, tmp_path):
+    a,b = pair
+    one = _table_of((a,tmp_path/'a'), lambda d: d.drop(columns='fold').assign(src_file='r'))
+    for k,change in dict(cls=lambda d: d[d.category=='x'], clip=lambda d: d.head(1), rec=lambda d: d.drop(columns='fold').assign(src_file='s')).items():
+        t = quiet(one, tmp_path/f'o{k}', ways=['none','item'], bs=4, runs=2, test_data=_table_of((b,tmp_path/k), change))
+        assert t.verdict.tolist()==['baseline','not established'] and (t.low<=t.accuracy).all() and (t.accuracy<=t.high).all() and (tmp_path/f'o{k}'/'report.html').exists()
+    with pytest.raises(ValueError, match='data: expected at least two classes'): quiet(tmp_path/'cls', tmp_path/'o', test_data=b)
+    with pytest.raises(ValueError, match='none can be made: all clips are of one recording'): quiet(one, tmp_path/'o')
+
+def test_names_that_meet_in_both_folders_are_told_apart(pair, tmp_path):
+    a,b = pair
+    c = _table_of((b,tmp_path/'c'), lambda d: d.assign(filename=['test/a0.wav' if f=='b1.wav' else f for f in d.filename], category=['x' if f=='b1.wav' else c for f,c in zip(d.filename, d.category)]))
+    (c/'audio'/'test').mkdir(); (c/'audio'/'b1.wav').rename(c/'audio'/'test'/'a0.wav')
+    quiet(a, tmp_path/'o', ways='none', bs=4, test_data=c)
+    assert {'test/a0.wav','test/test/a0.wav'}<=set(pd.read_csv(tmp_path/'o'/'predictions.csv').filename)
+
+def test_a_fold_or_way_of_another_type_is_named(small, tmp_path):
+    with pytest.raises(ValueError, match=re.escape("fold: expected 'all' or folds among [1, 2, 3, 4, 5], got {'a': 1}")): quiet(small, tmp_path/'o', fold={'a':1})
+    with pytest.raises(ValueError, match=re.escape("arms.a: way: expected the name of a way or a chain of them, got ['global']")): quiet(small, tmp_path/'o', ways=['a'], arms=dict(a=dict(way=['global'])))
 
 def test_the_order_is_fixed_statistics_without_augmentation_masks_after_normalization(small):
     "Masked values are exactly 0, the mean; statistics do not change by masks and mixing"
@@ -488,6 +567,59 @@ def test_arms_alone_are_what_is_compared(small, tmp_path):
 def test_an_arm_that_cannot_be_is_told_before_anything_is_trained(small, tmp_path, own, msg):
     with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'out', ways=['none','a'], arms=dict(a=dict(way='none', **own)))
     assert not list((tmp_path/'out'/'runs').glob('*.json'))
+
+@pytest.mark.parametrize('kw,msg', [(dict(conditions=dict(ok=dict(gain=-6), c=dict(keep=.001))), "conditions.c: with {'keep': 0.001} "), (dict(specaugment=dict(freq=80)), 'freq: masks of up to 80 rows'),
+    (dict(specaugment=dict(freq=50), arms=dict(a=dict(way='item'), b=dict(way='global', features=dict(kind='mel', n_mels=16))), ways=['a','b']), 'arms.b: freq: masks of up to 50 rows do not fit the 16'),
+    (dict(conditions=dict(c=dict(keep=.1)), arms=dict(a=dict(way='item'), b=dict(way='global', features=dict(kind='mel', n_fft=4096))), ways=['a','b']), 'arms.b: conditions.c: ')])
+def test_what_cannot_be_trained_or_predicted_is_told_before_anything_is_trained(small, tmp_path, kw, msg):
+    with pytest.raises(ValueError, match='^'+re.escape(msg)): quiet(small, tmp_path/'out', **{'ways':['none','global'], **kw})
+    assert not list((tmp_path/'out'/'runs').glob('*.json'))
+
+def test_what_is_tried_changes_no_run(small, tmp_path, monkeypatch):
+    import random,torch
+    from specnorm_fastai.compare import _Data
+    kw = dict(ways=['none','a'], arms=dict(a=dict(way='global', mixup=.4, mix='between_class', speed=1.2, roll=True, specaugment=dict(freq=8), crops=2)), conditions=dict(c=dict(keep=.2)), epochs=2, bs=8)
+    def drawn(seed):
+        random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+        quiet(small, tmp_path/str(seed), **kw)
+        return pd.read_csv(tmp_path/str(seed)/'predictions.csv').p_label,pd.read_csv(tmp_path/str(seed)/'predictions-conditions.csv').p_label
+    tried = drawn(1)
+    monkeypatch.setattr(_Data, 'try_way', lambda self, name: None)
+    for a,b in zip(tried, drawn(2)): assert np.allclose(a, b, atol=1e-4)  # threads may sum in another order
+
+def test_runs_of_an_arm_are_of_its_way(small, tmp_path):
+    from specnorm_fastai.compare import _digest
+    arm = lambda way: dict(ways=['x'], arms=dict(x=dict(way=way)))
+    quiet(small, tmp_path/'o', **arm('global'))
+    info = json.loads((tmp_path/'o'/'results.json').read_text())
+    (tmp_path/'o'/'results.json').unlink()
+    for kw,msg in ((arm('item'),'is a run of other settings'), (dict(ways='none'),"is a run of 'x', which is no way and no arm of this call")):
+        with pytest.raises(ValueError, match=msg): quiet(small, tmp_path/'o', **kw)
+    said = []
+    quiet(small, tmp_path/'o', **arm('global'), log=said.append)
+    assert any('1 of them done before' in s for s in said)
+    f = next((tmp_path/'o'/'runs').iterdir()); d = json.loads(f.read_text())  # as an earlier version wrote it
+    assert d['settings']==_digest(info['settings'], 'x')!=_digest(info['settings'], 'x', False)
+    f.write_text(json.dumps(dict(d, settings=_digest(info['settings'], 'x', False))))
+    quiet(small, tmp_path/'o', **arm('global'), log=said.append)
+    assert sum('1 of them done before' in s for s in said)==2
+    (tmp_path/'o'/'results.json').unlink()
+    with pytest.raises(ValueError, match='is a run of other settings'): quiet(small, tmp_path/'o', **arm('global'))
+
+@pytest.mark.parametrize('name', ['results.csv','predictions.csv','conditions-analysis.csv','report.html','recipe.json','examples.npz'])
+def test_files_of_others_are_not_written_over(small, tmp_path, name):
+    (tmp_path/'o').mkdir(); (f:=tmp_path/'o'/name).write_text('mine')
+    with pytest.raises(ValueError, match=re.escape(f'out: {f} would be written over')): quiet(small, tmp_path/'o', ways='none')
+    assert f.read_text()=='mine' and [p.name for p in (tmp_path/'o').iterdir()]==[name]
+
+def test_every_file_of_a_folder_is_one_that_is_looked_for(small, tmp_path):
+    from specnorm_fastai.compare import _tables
+    quiet(small, tmp_path/'o', ways=['none','item'], conditions=dict(c=dict(gain=-6)))
+    assert {p.name for p in (tmp_path/'o').iterdir()}=={*_tables,'report.html','recipe.json','stats.json','examples.npz','results.json','runs','.lock'}
+
+def test_a_folder_in_the_place_of_the_lock_is_named(small, tmp_path):
+    (tmp_path/'o'/'.lock').mkdir(parents=True)
+    with pytest.raises(OSError, match=re.escape(f"out: expected a folder that can be locked by the file {tmp_path/'o'/'.lock'}, got: ")): quiet(small, tmp_path/'o', ways='none')
 
 def test_a_long_name_of_an_arm_is_a_file(small, tmp_path):
     name = 'x'*300

@@ -153,7 +153,8 @@ def test_filters_are_butterworths_both_ways():
     want = 1/(1+(np.tan(np.pi*f/sr)/np.tan(np.pi*2000/sr))**16)
     assert np.abs(gain-want)[f<7900].max()<1e-3
 
-@pytest.mark.parametrize('how,msg', [(dict(a=dict(gian=3)), "gian' is not known; did you mean 'gain'"), (dict(a=dict(gain='3')), 'conditions.a: gain: expected a number'),
+@pytest.mark.parametrize('how,msg', [(dict(a=dict(gian=3)), "gian' is not known; did you mean 'gain'"), (dict(a={}), r"conditions.a: expected one of \['sample_rate', .*'silence'\], got {}, which changes nothing"), (dict(a=dict(color=2)), "conditions.a: expected one of .* got {'color': 2}"),
+    (dict(a=dict(color=2, gain=3)), 'conditions.a: color: expected together with snr'), (dict(a=dict(gain='3')), 'conditions.a: gain: expected a number'),
     (dict(a=dict(sample_rate=8000.)), 'conditions.a: sample_rate: expected a whole number'), (dict(a=3), 'conditions: expected a table'), (dict(a=dict(bits=40)), '2 to 24'), (dict(a=dict(keep=0)), 'conditions.a: keep'),
     (dict(a=dict(high=9000)), 'conditions.a: high: expected less than half the sample rate, 8000 Hz, got 9000'), (dict(a=dict(low=1e-9)), 'low: expected a number of 1 to'), (dict(a=dict(gain=float('nan'))), 'gain: expected'), ({'all, of it':{}}, "does not begin with 'all, '")])
 def test_conditions_that_are_none_are_refused(how, msg):
@@ -165,6 +166,10 @@ def test_a_band_above_half_the_rate_is_refused():
 @pytest.mark.parametrize('how,msg', [(dict(bits=0), 'bits: expected a whole number of 2 to 24'), (dict(bits=2.5), 'bits: expected a whole'), (dict(keep=-1), 'keep'), (dict(silence=-.5), 'silence'), (dict(snr='3'), 'snr: expected a number'), (dict(gain=float('inf')), 'gain')])
 def test_alterations_that_are_none_are_refused(how, msg):
     with pytest.raises(ValueError, match=msg): alter_audio(tone(), **how)
+
+def test_integer_audio_and_colour_without_noise_are_refused():
+    with pytest.raises(TypeError, match='audio: expected floating point samples .* got torch.int16'): alter_audio(AudioTensor(torch.ones(1, 900, dtype=torch.int16), sr=16000, fn='a.wav'), gain=-6)
+    with pytest.raises(ValueError, match='color: expected together with snr, the level of the noise, got 2 alone'): alter_audio(tone(), color=2)
 
 def test_only_one_clip_is_altered():
     for x in (torch.zeros(1, 100), AudioTensor(torch.zeros(2, 1, 100), sr=16000)):
@@ -185,7 +190,7 @@ def test_each_condition_changes_what_the_network_hears_and_each_clip_by_itself(s
 
 def test_a_run_answers_under_conditions(small):
     valid = split_masks(small, 1)
-    s = experiment_settings(duration=.5, epochs=2, bs=8, arch='small', waveform='none', conditions={'as it is':{}, 'softer':dict(gain=-30.), 'no sound':dict(gain=-200.)})
+    s = experiment_settings(duration=.5, epochs=2, bs=8, arch='small', waveform='none', conditions={'as it is':dict(gain=0), 'softer':dict(gain=-30.), 'no sound':dict(gain=-200.)})
     store = AudioStore().fill(small.path)
     r = train_run(small, valid, None, 0, s, store)
     c = r['conditions']
@@ -213,6 +218,14 @@ def test_looks_at_validation_clips_are_as_many_as_asked_for(small):
     rare = train_run(small, valid, None, 0, s, store, cbs=[Count()])
     assert seen==[2,4,5]
     assert [h['epoch'] for h in rare['history'] if h['valid_loss'] is not None]==[2,4,5] and len(rare['history'])==5
+
+@pytest.mark.parametrize('more', [{}, dict(crops=2, mixup=.4, mix='waveform', speed=1.2, specaugment=dict(freq=8))])
+def test_looking_at_validation_clips_changes_no_network(small, more):
+    valid,s = split_masks(small, 1),experiment_settings(**{**dict(duration=.4, epochs=4, bs=8, arch='small'), **more})
+    store = AudioStore().fill(small.path)
+    a,b = (train_run(small, valid, None, 0, dict(s, validate_every=k), store) for k in (1,3))
+    p,losses = ([[o[k] for o in r[part]] for r in (a,b)] for part,k in (('predictions','p_label'),('history','train_loss')))
+    assert np.allclose(*p, atol=1e-4) and np.allclose(*losses, atol=1e-4)  # threads may sum in another order
 
 def test_the_mask_reaches_statistics_and_ways(small):
     masks = {m:[getattr(t, 'mask', 'none of its own') for t in way_tfms('item', None, experiment_settings(mask=m))] for m in ('silence','padding','none')}

@@ -206,6 +206,16 @@ def test_bad_arguments_are_named(tmp_path, results):
     (tmp_path/'results.json').write_text('[]'); (tmp_path/'results.csv').write_text('way,fold\n')
     with pytest.raises(ValueError, match='results.json is not of an experiment'): write_report(tmp_path)
 
+def test_the_summary_tells_of_members_and_test_clips(tmp_path, results):
+    out = shutil.copytree(results[0], tmp_path/'out')
+    for k in ('analysis','predictions','history','classes'): (out/f'{k}.csv').unlink()
+    r = pd.read_csv(out/'results.csv'); r.assign(fold='test', n_train=300, n_valid=40).to_csv(out/'results.csv', index=False)
+    d = json.loads((out/'results.json').read_text()); d['settings'].update(members=5, clips=340); (out/'results.json').write_text(json.dumps(d))
+    page = write_report(out).read_text()
+    assert 'each on the test clips with' in page and 'a run is the mean of 5 networks; 8 epochs a network' in page
+    assert '<dt>clips trained on</dt><dd>300</dd>' in page and '<dt>predicted</dt><dd>40</dd>' in page and '<dt>clips</dt><dd>3' not in page
+    assert 'a run is the mean' not in results[2].read_text() and '<dt>clips</dt><dd>80</dd>' in results[2].read_text()
+
 def test_a_report_is_written_whole_or_not(tmp_path, results, monkeypatch):
     out = shutil.copytree(results[0], tmp_path/'out'); old = (out/'report.html').read_bytes()
     def fail(*a): raise OSError(28, 'No space left on device')
