@@ -60,7 +60,7 @@ def test_a_run_is_kept_whole_and_names_that_look_like_nothing_are_names(done, mo
     m,d = _at(done, monkeypatch),done/'experiments'/'tiny'
     assert sorted(_files(d))==['analysis.csv','conditions-analysis.csv','results.csv','results.json'] and str(done) not in ''.join(p.read_text() for p in d.iterdir())
     text = (done/'experiments'/'RESULTS.md').read_text()
-    assert text==m.text() and '| NA | 2 |' in text and 'nan' not in text and '- **NA**:' in text
+    assert text==m.text() and '| NA | 2 |' in text and '| nan |' not in text
     assert '| [tiny](#tiny) | E1 | 80, 32 of them tested | 2 | 4 |' in text and '80 clips of 8 classes, 32 of them tested; 2 folds' in text
     assert '*NA*: the loudest stretch of each clip, 0.2 s' in text and '*1/4*: the first and last part of each clip, 0.25 s together' in text
 
@@ -195,7 +195,12 @@ def test_the_page_lists_what_was_not_run(tmp_path, monkeypatch):
     m.main([])
     text = (m.here/'RESULTS.md').read_text()
     assert '| [tiny](tiny.toml) | E1 | | | not run yet | |' in text and 'Together 0.0 hours: the wall times' in text
-    assert all(f'- **E{i}**: ' in text for i in range(1,6)) and 'python tools/datasets.py esc10' in text and 'CC BY-SA 4.0' in text
+    assert 'python tools/datasets.py esc10' in text and 'CC BY-SA 4.0' in text and '| db_max | dB below' in text and 'runs.tar.xz' not in text
+
+def test_the_page_answers_each_question_before_the_tables():
+    text = (_results().here/'RESULTS.md').read_text()
+    at = [text.index(f'\n## E{i}: ') for i in range(1,6)]
+    assert at==sorted(at) and at[-1]<text.index('\n## How to read the tables')<text.index('\n## The experiments')<text.index('\n## The data') and '{' not in text[:at[-1]]
 
 def test_the_articles_runs_have_the_means_that_it_prints_and_decide_nothing():
     table = _results().article()

@@ -205,8 +205,8 @@ def many(n, what): return f"{n} {what}{'' if n==1 else 's'}"
 
 def altered(conds):
     "What conditions do to a clip that silences part of it"
-    for k,says in (('keep','the loudest stretch of each clip, {} s, is kept and padded to the length of the others (`keep`).'),
-                   ('silence','the first and last part of each clip, {} s together, are set to 0 (`silence`). Some clips lose all of their sound, so that nothing can reach 100 %.')):
+    for k,says in (('keep','the loudest stretch of each clip, {} s, is kept and padded to the length of the others (setting `keep`).'),
+                   ('silence','the first and last part of each clip, {} s together, are set to 0 (setting `silence`). Some clips lose all of their sound, so that nothing can reach 100 %.')):
         for n,how in conds.items():
             if k in how: yield f"*{n}*: {says.format(how[k])}"
 
@@ -216,9 +216,10 @@ def conditions(df, s, clean):
     acc = df.pivot_table(index='condition', columns='way', values='accuracy', sort=False)
     word = df.set_index(['condition','way']).verdict
     mark = lambda c,w: {'better':' ↑', 'worse':' ↓'}.get(word.get((c,w)), '')
-    lines = ['The same networks on the held-out clips under other conditions, accuracy in %; ↑ or ↓ where the difference to the first way is established under that condition (both tests, adjusted over ways):', '',
-             '| condition | '+' | '.join(ways)+' |', '|---|'+'---|'*len(ways), '| none | '+' | '.join(pct(clean.set_index('way').accuracy[w]) for w in ways)+' |']
+    lines = ['The same networks on the held-out clips under other conditions, accuracy in %; ↑ or ↓ where the difference to the first way is established under that condition (both tests, adjusted over ways, not over conditions):', '',
+             '| condition | '+' | '.join(ways)+' |', '|---|'+'---|'*len(ways), '| clean clips | '+' | '.join(pct(clean.set_index('way').accuracy[w]) for w in ways)+' |']
     lines += [f"| {c} | "+' | '.join(pct(acc.loc[c,w])+mark(c,w) for w in ways)+' |' for c in names]
+    lines.append(f"| mean of these {len(names)}, not tested | "+' | '.join(pct(acc.loc[names,w].mean()) for w in ways)+' |')
     every = df[df.condition.str.startswith('all, ')].set_index('way')
     lines += [f'\n{how}' for how in altered(s['conditions'])]
     lines += ['', 'What is lost on average over all of these conditions, in percentage points, and how that differs from the first way:', '',
@@ -242,7 +243,7 @@ def section(d):
     lines = [f'## {d.name}', '', purpose.rstrip(':')+('' if purpose.endswith('.') else '.'), '', '```sh', cmd, '```', '',
         f"{s['clips']} clips of {s['classes']} classes{some}; {many(rows.fold.nunique(), 'fold')}, {many(rows.seed.nunique(), 'seed')}, {many(len(rows), 'run')}{nets}, {rows.seconds.sum()/60:.0f} min of training (median {rows.seconds.median():.0f} s a run); "
         f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {str(v.get('device')).replace(' 1 threads', ' 1 thread')}. {rows.started.min()[:10]}.", '',
-        '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | here | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
+        '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | on these clips | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
     for r in analysis.to_dict('records'):
         lines.append(f"| {r['way']} | {r['runs']} | {pct(r['accuracy'])} | {span(r['low'], r['high'])} | {pct(r['diff'], '+')} | {span(r['diff_low'], r['diff_high'], '+')} | "
             f"{span(r['boot_low'], r['boot_high'], '+')} | {p_value(r['p_holm'])} | {'' if r['verdict']=='baseline' else r['here']} | {r['verdict']} |")
@@ -250,32 +251,38 @@ def section(d):
     if len(by.columns)>1:
         lines += ['', 'Mean accuracy on each fold that was held out, %:', '', '| way | '+' | '.join(map(str, by.columns))+' |', '|---|'+'---|'*len(by.columns)]
         lines += [f"| {w} | "+' | '.join(pct(x) for x in r)+' |' for w,r in zip(by.index, by.to_numpy())]
-    if len(analysis)>1: lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in analysis.to_dict('records') if isinstance(r['why'], str)]]
+    said = [r for r in analysis.to_dict('records') if {r['here'],r['verdict']}&{'better','worse'}]
+    if said: lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in said]]
+    if len(said)<len(analysis)-1: lines += ['', f"What is not established{' of the others' if said else ''} cannot be settled on these clips, however many runs are made: with differences this small it would take more clips."]
     if (f:=d/'conditions-analysis.csv').exists(): lines += ['', *conditions(table(f), s, analysis)]
     note = here/f'{d.name}.md'
     return '\n'.join(lines)+('\n\n'+note.read_text().strip() if note.exists() else '')
 
 head = """# Results
 
-Written by `python tools/results.py` from the tables beside it; every run that was made is in them, or in `runs.tar.xz` where an experiment is not done. The experiments ask:
+Written by `python tools/results.py` from the tables beside it; every run that was made is in them{packed}. The questions, each with what was found:
+"""
 
-- **E1**: what does the published experiment (none, global, per frequency) give here?
-- **E2**: which way to normalize is best, where all else of the training is the same?
-- **E3**: how good is the best recipe for a network from scratch, and what does each of its parts do?
-- **E4**: what do silence and padding do, with masks and without?
-- **E5**: which normalization loses least under other conditions?
+reading = """## How to read the tables
 
-Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap; *p* is the larger of the two, after Holm's adjustment. *Here* is the verdict about networks trained on just these clips (bootstrap alone): what it calls better or worse may be so because of the clips that were trained on. *Verdict* is the one that needs both tests. [75_analysis](../nbs/75_analysis.ipynb) explains them and measures how often they are wrong.
+Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap, each 95 % by itself. *p* is the larger of the two, after Holm's adjustment for the number of ways, so both intervals can leave out 0 and p still be above 0.05. The *verdict* goes by p. *On these clips* is the verdict of the bootstrap alone, about networks trained on just these clips: what it calls better or worse may be so because of the clips that were trained on. *Not established* does not mean that there is no difference. [75_analysis](../nbs/75_analysis.ipynb) explains the tests and measures how often they are wrong.
 
-On the same machine, with the same versions and number of threads, a seed gives the same run to the bit. Another processor or version rounds sums otherwise, and single runs, of some 80 clips, then differ by a few points; what is published are means with their intervals.
+On one machine, with the same versions and number of threads, a seed gives the same run to the bit. Another processor or version rounds sums differently, and single runs, of some 80 clips, then differ by a few points; that is why means are published, with their intervals. esc10-ways, esc10-mask and fsdd-ways were run when validating still drew random numbers, so that the same ways of the first two, which validated every 5 and every 4 epochs, differ by up to 5 points in a run, and by 0.4 in the mean.
 
-## The data
+The ways ([45_ways_tfms](../nbs/45_ways_tfms.ipynb) has more on each):
 
-`ESC10` is [ESC-10](https://github.com/karolpiczak/ESC-50), the rows of ESC-50 whose column `esc10` is true: 400 clips of 5 s, 10 classes, five folds. Its licence is CC BY 3.0 (that of ESC-50 as a whole CC BY-NC 3.0), and the file LICENSE of ESC-50 names the author and the licence of each clip's recording: CC0, CC BY and, for two, Sampling+. At hand were folds 1 to 4, 320 clips, in Ogg Vorbis as ESC-10 was published first. ESC-50 now holds the same recordings as WAV, cut to 5 s, so that single runs come out otherwise.
+{ways}
 
-`FSDD` is the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset): ten digits, 50 times each by six speakers, at 8 kHz, CC BY-SA 4.0. At hand were five speakers, 2500 clips, of commit `26eb9aa`.
+item, item_frequency, item_mean, bands, minmax and sliding also fill silence and padding (`FillFrames`), as `mask` says. The others, PCEN among them, do not, unless `fill` follows.
+"""
 
-Fold 5 and the sixth speaker (yweweler) are kept unseen, to check what comes out. Without the options that leave them out, other tables come out.
+data = """## The data
+
+`ESC10` is [ESC-10](https://github.com/karolpiczak/ESC-50), the rows of ESC-50 whose column `esc10` is true: 400 clips of 5 s, 10 classes, five folds. Its licence is CC BY 3.0 (that of ESC-50 as a whole CC BY-NC 3.0), and the file LICENSE of ESC-50 names the author and the licence of each clip's recording: CC0, CC BY and, for two, Sampling+. Folds 1 to 4 were available, 320 clips, in Ogg Vorbis as ESC-10 was first published. ESC-50 now holds the same recordings as WAV, cut to 5 s, so that single runs come out differently.
+
+`FSDD` is the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset): ten digits, 50 times each by six speakers, at 8 kHz, CC BY-SA 4.0. Five speakers were available, 2500 clips, of commit `26eb9aa`.
+
+Fold 5 and the sixth speaker are kept unseen, to check what comes out. Without the options that leave them out, the tables change.
 
 ```sh
 python -c "from specnorm_fastai.all import *; print(untar_data(URLs.ESC50))"  # 600 MB, for example into ~/.fastai/data/master
@@ -283,10 +290,13 @@ python tools/datasets.py esc10 ~/.fastai/data/master ESC10 --folds 1 2 3 4
 git clone https://github.com/Jakobovski/free-spoken-digit-dataset
 python tools/datasets.py fsdd free-spoken-digit-dataset FSDD --speakers george jackson lucas nicolas theo
 make results ARGS='ESC10=ESC10 FSDD=FSDD'                                     # all recipes, many hours; stopped, it goes on where it was
-```
+```"""
 
-## The experiments
-"""
+def ways():
+    "Each way in a line"
+    from specnorm_fastai.experiment import list_ways
+    df = list_ways()
+    return '\n'.join(['| way | what it does |', '|---|---|', *(f"| {w} | {t} |" for w,t in df['what it does'].items())])
 
 def done():
     "Folders of results, in the order of their experiments"
@@ -339,9 +349,15 @@ def article():
         lines.append(f"| {w} | {', '.join(f'{100*v:.2f}' for v in x)} | {100*x.mean():.2f} | {100*x.std(ddof=1):.1f} | {own}")
     return '\n'.join(lines)
 
+def part(name):
+    "What the verdicts say of an experiment: `NAME.verdict.md` once it was run"
+    file = here/f'{name}.verdict.md'
+    return file.read_text().strip() if file.exists() else f'`{name}.toml` has not been run to its end yet.'
+
 def text():
-    first = here/'verdicts.md'
-    return '\n\n'.join([head.strip(), overview(), *([first.read_text().strip().replace('{article}', article())] if first.exists() else []), *map(section, done()), tried()])+'\n'
+    first,some = here/'verdicts.md',', or in `runs.tar.xz` where an experiment is not done' if any((here/r.stem/packed).exists() for r in recipes()) else ''
+    return '\n\n'.join([head.strip().replace('{packed}', some), *([first.read_text().strip().format(article=article(), **{k:part(k) for k in ('blog','best')})] if first.exists() else []),
+        reading.strip().replace('{ways}', ways()), '## The experiments', overview(), *map(section, done()), data, tried()])+'\n'
 
 def write():
     (here/'RESULTS.md').write_text(text())
