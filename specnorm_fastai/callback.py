@@ -90,14 +90,19 @@ def _averages(outs, mean_of, dim):
     return _average(torch.stack(outs), mean_of, dim)
 
 # %% ../nbs/60_callback.ipynb #cca07008
+def _placed(crop, n):
+    "`n` of a `ResizeSignal`, evenly spread over a clip"
+    res = [copy(crop) for _ in range(n)]
+    for i,c in enumerate(res): c._place = i/(n-1) if n>1 else .5
+    return res
+
 class _EachCrop(Pipeline):
     "Item transforms that give a list of samples: one for each of `n` crops"
     def __init__(self, pipe, n):
         super().__init__(pipe)
         at = [i for i,f in enumerate(self.fs) if isinstance(f, ResizeSignal)]
         if not at: raise ValueError(f"AverageCrops: expected a ResizeSignal among the item transforms, got {[type(f).__name__ for f in self.fs]}")
-        self.at,self.crops = at[-1],[copy(self.fs[at[-1]]) for _ in range(n)]
-        for i,c in enumerate(self.crops): c._place = i/(n-1) if n>1 else .5
+        self.at,self.crops = at[-1],_placed(self.fs[at[-1]], n)
 
     def __call__(self, o):
         o = compose_tfms(o, self.fs[:self.at], split_idx=self.split_idx)

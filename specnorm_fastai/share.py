@@ -8,7 +8,7 @@ __all__ = ['Prediction', 'SpecModel', 'save_spec_model', 'load_spec_model', 'mod
 # %% ../nbs/74_share.ipynb #cb97ec1d
 import hashlib,json,math,os,re,shutil,stat,tempfile,time,warnings
 from contextlib import contextmanager,suppress
-from copy import copy,deepcopy
+from copy import deepcopy
 from datetime import datetime,timezone
 from enum import Enum
 from pathlib import Path
@@ -23,7 +23,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_float
 
 from .core import AudioTensor,_check_whole,_name,_no_memory,_open_audio,_wholes,_whole_file,audio_info,get_audio_files,span
-from .callback import AverageCrops,_mean_of
+from .callback import AverageCrops,_mean_of,_placed
 from .augment import CropTime,Delta,DeltaGPU,TfmResize
 from .data import AudioPadType,DownmixMono,Resample,ResizeSignal,_check_rate
 from .features import AudioToMFCC,DynamicRangeCompression,SpectrogramTransformer
@@ -322,9 +322,7 @@ def _crops_of(self:SpecModel, x):
     "All that is heard of a clip at `sr`, a list"
     if self.crops==1: return [self._fitted(x)]
     t = self.resize or ResizeSignal((self.clip_samples+.5)*1000/self.sr, AudioPadType.Zeros_After)  # half a sample, as milliseconds are rounded down
-    res = [copy(t) for _ in range(self.crops)]
-    for i,c in enumerate(res): c._place = i/(self.crops-1)
-    return [c(x, split_idx=1) for c in res]
+    return [c(x, split_idx=1) for c in _placed(t, self.crops)]
 
 @patch(as_prop=True)
 def _most_heard(self:SpecModel):
