@@ -56,10 +56,16 @@ def _write(path, text):
     "Write a file, whole or not at all"
     with _whole_file(path) as tmp: Path(tmp).write_text(text, encoding='utf8')
 
+def _processor():
+    "Name of the processor"
+    try: names = re.findall(r'^model name\s*: *(.+)$', Path('/proc/cpuinfo').read_text(), re.M)
+    except OSError: names = []
+    return f"{(names or [platform.processor() or platform.machine()])[0].strip()}, {torch.backends.cpu.get_cpu_capability()}"
+
 def _machine():
     "Versions, processor and device"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'cpu, {torch.get_num_threads()} threads'
-    return {**_versions(), 'machine': platform.machine(), 'device': device}
+    return {**_versions(), 'machine': platform.machine(), 'processor': _processor(), 'device': device}
 
 def _run_file(out, key):
     return out/'runs'/(re.sub(r'[^\w.-]', '_', f'{key[0][:80]}-{key[1][:80]}-{key[2]}') + '-' + hashlib.sha1(repr(key).encode()).hexdigest()[:8] + '.json')

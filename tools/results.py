@@ -240,9 +240,10 @@ def section(d):
     purpose,cmd = first_words(recipe)
     nets = f" of {s['members']} networks" if s.get('members', 1)>1 else ''
     some = f', {n}' if (n:=tested(rows, s)) else ''
+    on = f' ({p})' if (p:=v.get('processor')) else ''
     lines = [f'## {d.name}', '', purpose.rstrip(':')+('' if purpose.endswith('.') else '.'), '', '```sh', cmd, '```', '',
         f"{s['clips']} clips of {s['classes']} classes{some}; {many(rows.fold.nunique(), 'fold')}, {many(rows.seed.nunique(), 'seed')}, {many(len(rows), 'run')}{nets}, {rows.seconds.sum()/60:.0f} min of training (median {rows.seconds.median():.0f} s a run); "
-        f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {str(v.get('device')).replace(' 1 threads', ' 1 thread')}. {rows.started.min()[:10]}.", '',
+        f"network `{s['arch']}`, {s['epochs']} epochs, {s['precision']}. torch {v.get('torch')}, fastai {v.get('fastai')}, {str(v.get('device')).replace(' 1 threads', ' 1 thread')}{on}. {rows.started.min()[:10]}.", '',
         '| way | runs | accuracy % | 95 % interval | difference | corrected t | clips and runs | p (Holm) | on these clips | verdict |', '|---|---|---|---|---|---|---|---|---|---|']
     for r in analysis.to_dict('records'):
         lines.append(f"| {r['way']} | {r['runs']} | {pct(r['accuracy'])} | {span(r['low'], r['high'])} | {pct(r['diff'], '+')} | {span(r['diff_low'], r['diff_high'], '+')} | "
