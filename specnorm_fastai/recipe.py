@@ -12,12 +12,14 @@ from typing import Any
 from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram
-from .experiment import _fill,_known,_learner_args,_mask,_mix_cbs,_setting_defaults,_tfms,experiment_settings
+from .experiment import _known,_learner_args,_mask,_mix_cbs,_setting_defaults,_tfms,experiment_settings
 from .transforms import SpecNormalize
+from .ways_tfms import DBReference
 
 # %% ../nbs/78_recipe.ipynb #ca18d80c
 _recipes = {'small': dict(features=dict(kind='mel', n_fft=1024, hop_length=320, n_mels=64), sample_rate=16000, duration=2., min_energy=-30., crops=10,
                           mixup=1., mix='between_class', specaugment=dict(freq=8, time=12), arch='small', epochs=200, bs=32, lr=3e-3, precision='bfloat16')}
+_top_db = 50.
 _of_compare = ('members','validate_every','conditions','way_options','crop')  # what no keyword argument of data or learner says
 
 def _acts_on_specs(t):
@@ -35,7 +37,7 @@ def _norms(norm):
 
 def spec_recipe(
     name:str='small', # Which one; 'small' is for a few hundred to a few thousand clips
-    norm=None, # Transform of spectrograms, or several, in the place of `SpecNormalize(axes='global')` and `FillFrames()`
+    norm=None, # Transform of spectrograms, or several, in the place of `DBReference(top_db=50)` and `SpecNormalize(axes='global')`
     **changes # Settings of `experiment_settings` that differ, such as epochs=100 or sample_rate=44100
 )->dict: # Keyword arguments: `audio` of `AudioBlock`, `block` of `DataBlock`, `dls` of its `dataloaders`, `learner` of `spec_learner`, `fit` of `fit_one_cycle`; and `settings`, of `compare`
     "What trains a good network from scratch on few clips: data, network and schedule"
@@ -45,7 +47,7 @@ def spec_recipe(
         _known('spec_recipe', k, [k for k in _setting_defaults if k not in _of_compare])
     s = experiment_settings(**{**deepcopy(_recipes[name]), **changes})
     if s['duration'] is None: raise ValueError("duration: expected seconds, as all clips of a batch are cropped or padded to one length, got None")
-    norm = [SpecNormalize(axes='global', mask=_mask(s)), *_fill(s)] if norm is None else _norms(norm)
+    norm = [DBReference(top_db=_top_db, mask=_mask(s)), SpecNormalize(axes='global', mask=_mask(s))] if norm is None else _norms(norm)
     item_tfms,batch_tfms = _tfms(s, norm)
     return dict(audio=dict(sample_rate=s['sample_rate']), block=dict(item_tfms=item_tfms, batch_tfms=batch_tfms), dls=dict(bs=s['bs']),
                 learner=_learner_args(s), fit=dict(n_epoch=s['epochs'], lr_max=s['lr'], wd=s['wd'], cbs=_mix_cbs(s)), settings=s)

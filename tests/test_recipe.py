@@ -19,6 +19,7 @@ from specnorm_fastai.transforms import AudioNormalize,SpecNormalize
 from specnorm_fastai.ways_tfms import FillFrames,ItemNormalize,PCEN,RMSNormalize,RobustNormalize
 
 ROOT = Path(__file__).resolve().parent.parent
+FLOOR = {'db_max':{'top_db':50}}
 CALL = ('ways','baseline','runs','fold','label_col','fold_col')
 
 @pytest.fixture(scope='module')
@@ -30,8 +31,8 @@ def dls_of(r, data, **kwargs):
 
 def test_the_experiment_measures_the_recipe():
     recipe = read_recipe(ROOT/'experiments'/'best.toml')
-    assert recipe['ways']==['global+fill']  # what the data below are made with
-    recipe = {k:v for k,v in recipe.items() if k not in CALL}
+    assert recipe['ways']==['db_max+global'] and recipe['way_options']==FLOOR  # what the data below are made with
+    recipe = {k:v for k,v in recipe.items() if k not in (*CALL,'way_options')}
     recipe.update(members=1, validate_every=1)  # of several networks, and of curves
     assert experiment_settings(**recipe)==spec_recipe('small')['settings']
 
@@ -41,7 +42,7 @@ def test_data_are_those_of_the_experiment(data, kw):
     r = spec_recipe('small', **kw)
     dls,s,df = dls_of(r, data),r['settings'],read_table(data)
     store,valid = AudioStore(s['sample_rate']),(df.fold==1).to_numpy()
-    norm = way_tfms('global' if kw.get('mask')=='none' else 'global+fill', lambda chain,before,q: collect_stats(experiment_dls(df, valid, before, s, store), quantiles=q, mask=None if s['mask']=='none' else s['mask'], progress=False), s)
+    norm = way_tfms('db_max+global', lambda chain,before,q: collect_stats(experiment_dls(df, valid, before, s, store), quantiles=q, mask=None if s['mask']=='none' else s['mask'], progress=False), {**s, 'way_options':FLOOR})
     other = experiment_dls(df, valid, norm, s, store)
     a,b = dls.valid.one_batch(),other.valid.one_batch()
     torch.testing.assert_close(a[0].as_subclass(torch.Tensor), b[0].as_subclass(torch.Tensor), rtol=1e-4, atol=1e-4)
