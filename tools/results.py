@@ -275,6 +275,8 @@ The ways ([45_ways_tfms](../nbs/45_ways_tfms.ipynb) has more on each):
 {ways}
 
 item, item_frequency, item_mean, bands, minmax and sliding also fill silence and padding (`FillFrames`), as `mask` says. The others, PCEN among them, do not, unless `fill` follows.
+
+A recipe can set options of a way: `db_max` goes down to 50 dB in best, and `floor80` to `floor30` of esc10-floor are `db_max` down to so many.
 """
 
 data = """## The data
