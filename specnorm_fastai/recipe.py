@@ -12,7 +12,7 @@ from typing import Any
 from fasttransform.transform import Transform
 
 from .core import AudioSpectrogram
-from .experiment import _known,_learner_args,_mask,_mix_cbs,_setting_defaults,_tfms,experiment_settings
+from .experiment import _known,_learner_args,_mask,_mix_cbs,_setting_defaults,_tfms,experiment_settings,feature_config
 from .transforms import SpecNormalize
 from .ways_tfms import DBReference
 
@@ -47,8 +47,7 @@ def spec_recipe(
         _known('spec_recipe', k, [k for k in _setting_defaults if k not in _of_compare])
     s = experiment_settings(**{**deepcopy(_recipes[name]), **changes})
     if s['duration'] is None: raise ValueError("duration: expected seconds, as all clips of a batch are cropped or padded to one length, got None")
-    f = s['features']
-    if norm is None and isinstance(f, dict) and not f.get('to_db', True): raise ValueError(f"features: expected spectrograms in dB (to_db=True) for the recipe's floor, DBReference, got {f!r}; give norm=SpecNormalize(axes='global'), or another, for others")
+    if norm is None and not feature_config(s['features']).to_db: raise ValueError(f"features: expected spectrograms in dB (to_db=True) for the recipe's floor, DBReference, got {s['features']!r}; give norm=SpecNormalize(axes='global'), or another, for others")
     norm = [DBReference(top_db=_top_db, mask=_mask(s)), SpecNormalize(axes='global', mask=_mask(s))] if norm is None else _norms(norm)
     item_tfms,batch_tfms = _tfms(s, norm)
     return dict(audio=dict(sample_rate=s['sample_rate']), block=dict(item_tfms=item_tfms, batch_tfms=batch_tfms), dls=dict(bs=s['bs']),
