@@ -22,7 +22,7 @@ from .recorder import StatsRecorder
 from .specstats import SpecStats,_pyplot
 from .stats import _add,_as_dl,_check_sampling,_kind,_n_groups,_not_done,_sources,_weakest,keep_random_state,stats_pass
 from .transforms import AudioNormalize,SpecNormalize
-from .ways_tfms import FillFrames,PCEN,ItemNormalize,RobustNormalize,SlidingNormalize,_OfWave
+from .ways_tfms import DBReference,FillFrames,PCEN,ItemNormalize,RobustNormalize,SlidingNormalize,_OfWave
 
 # %% ../nbs/72_suggest.ipynb #cc220860
 def _moments(w, base, d):
@@ -113,7 +113,7 @@ def _measure_parts(w, a):
                 **dict(zip(('label_gain','label_colour'), _shares(w, a['d'], a['labels'], gain, colour))))
 
 # %% ../nbs/72_suggest.ipynb #cb8212c3
-_least_gain,_least_clips,_far = 1.1,10,2.
+_least_gain,_least_clips,_far,_floor_db = 1.1,10,2.,50
 _margin = 1-1/_least_gain**2
 _removes = {'none':(), 'global':(), 'frequency':('tilt',), 'item':('gain',), 'item+frequency':('tilt','gain'), 'item_frequency':('tilt','gain','colour'),
             'sliding':('tilt','gain','colour','slow')}
@@ -210,6 +210,12 @@ def _hop(s):
     hop = s.get('hop_length') or (s.get('win_length') or s.get('n_fft') or 0)//2
     return hop/s['sr'] if hop and s.get('sr') else None
 
+def _below(x, ok, db):
+    "How many of the values that count lie more than `db` below the loudest of their clip, and how many count, (batch,)"
+    v,ok = x.plain().float(),ok[:,None,None]
+    top = v.masked_fill(~ok, -math.inf).amax((1,2,3), keepdim=True)
+    return ((v<top-db) & ok).sum((1,2,3)).cpu(),(ok.sum((1,2,3))*v.shape[1]*v.shape[2]).cpu()
+
 def _gather(dl, order, mask, window, progress, leave_out, groups):
     "One pass: what each clip gives, a `StatsRecorder` with the statistics, and what was seen on the way"
     rec,got,kept,at = StatsRecorder(**_kind, groups=_n_groups, quantiles=True),[],mask,0
@@ -220,13 +226,14 @@ def _gather(dl, order, mask, window, progress, leave_out, groups):
             hop = _hop(x.settings)
             frames = max(2, round(window/hop) if hop else 300)
             kept = _weakest(kept, _add(rec, x, mask, groups[at:at+len(x)])); at += len(x)
-            got.append((*_clip_stats(x, x.frame_mask(mask), max(1, frames//2)), x.real_lengths.cpu()))
+            ok = x.frame_mask(mask)
+            got.append((*_clip_stats(x, ok, max(1, frames//2)), x.real_lengths.cpu(), *_below(x, ok, _floor_db)))
             width = max(width, x.shape[-1])
     if bad:=rec.bad_files: raise ValueError(f"data: NaN or Inf in {len(bad)} clips: {', '.join(list(bad)[:20])}{' ...' if len(bad)>20 else ''}")
     if x is None or not rec.frames['counted']:
         raise ValueError(f"data: no frame counts in {at} clips ({rec.frames['silent']} of digital silence): there is nothing to normalize")
     cols = [torch.cat(c) for c in zip(*got)]
-    return dict(zip(('n','mean','var','half1','half2','slow','drift','length'), cols)),rec,kept,dict(
+    return dict(zip(('n','mean','var','half1','half2','slow','drift','length','below','values'), cols)),rec,kept,dict(
         hop=hop, frames=frames, width=width, units=x.units, levels=None if probe is None else np.array(probe.seen),
         before=None if by is None else type(by).__name__)
 
@@ -289,6 +296,9 @@ def _others(m, way, costs):
     def add(way, *reason): more.append(dict(way=way, cost=None, reason=''.join(reason)))
     before = "on the waveforms, before the spectrogram, with any way: "
     if m['tails']>=_far: add('robust', f"as frequency, by quantiles: the outermost values lie {m['tails']:.1f} times as far out as of a normal distribution")
+    if (m['far_below'] or 0)>=.01:
+        add('db_max+global', f"a floor, DBReference(top_db={_floor_db}), before global statistics: {_pct(m['far_below'])} of the values lie further below the loudest of ",
+            "their clip, where noise, silence, padding or missing bands that the train split does not have move them by tens of dB")
     add('pcen', f"for onsets over steady noise ({_pct(v['time']/(v['total'] or 1))} of the variance is over time); ",
         "it takes power spectrograms, to_db=False, so it cannot be compared here")
     if m['long']<.5:
@@ -340,8 +350,9 @@ class NormSuggestion:
         if way=='item_frequency': return [ItemNormalize('frequency', mask=mask),*fill]
         if way=='sliding': return [SlidingNormalize(n:=self.measured['window_frames'], min(n, max(2, n//3)), mask=mask),*fill]
         if way=='robust': return [RobustNormalize.from_stats(self.stats)]
+        if way=='db_max+global': return [DBReference(top_db=_floor_db, mask=mask),SpecNormalize(mask=mask)]
         if way=='pcen': return [PCEN(start='first')]
-        raise ValueError(f"way: expected one of {[*_removes,'robust','pcen']}, got {way!r}")
+        raise ValueError(f"way: expected one of {[*_removes,'robust','db_max+global','pcen']}, got {way!r}")
     def to_dict(self):
         "Everything but `stats` as numbers, lists and strings, for JSON"
         return {k:getattr(self, k) for k in ('way','reason','alternatives','unknown','measured')}
@@ -477,6 +488,7 @@ def suggest_normalization(
         variance=nums({q:p[q] for q in ('total','tilt','gain','colour','time','slow','drift')}), steady=nums({q:p[f'steady_{q}'] for q in ('gain','colour')}),
         recording=nums(recording), sound=nums(sound), labels=_went_with(cats, by_label, w, a, p), groups=_went_with(grps, by_group, w, a, p, cats),
         costs=nums(costs), limits=dict(zip(costs, _limits(costs, p).flatten().tolist())), votes=_votes(a, grps, seed, cost), **_around(clips, rec.frames, seen, window),
-        long=_num(p['long']), tails=(hi-lo)/(q3-q1)/4.582 if q3>q1 else 1., weak_rows=0 if still else _weak((between+within).sqrt(), a['base'], units),
+        long=_num(p['long']), far_below=int(clips['below'].sum())/max(int(clips['values'].sum()), 1) if units=='dB' else None,
+        tails=(hi-lo)/(q3-q1)/4.582 if q3>q1 else 1., weak_rows=0 if still else _weak((between+within).sqrt(), a['base'], units),
         per_row=dict(freqs=None if stats.freqs is None else list(stats.freqs), mean=a['base'].tolist(), between=between.tolist(), within=within.tolist()))
     return NormSuggestion(m, way, _reason(way, m), _others(m, way, {q:float(v) for q,v in costs.items()}), _not_known(m), stats)

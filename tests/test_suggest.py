@@ -245,6 +245,32 @@ def test_each_item_is_read_once():
     suggest_normalization(dls, progress=False)
     assert sum(read)==24
 
+# --- values far below the loudest ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize('unequal,silence', [(False,0.),(True,.3)])
+def test_the_share_far_below_the_loudest_is_that_of_a_loop_over_clips(unequal, silence):
+    table,clips = sounds(n=12, seconds=1., unequal=unequal, silence=silence, fixed=25)
+    dls = make_dls(table, clips)
+    x = next(iter(dls.train.new(shuffle=False, drop_last=False)))[0]
+    below = total = 0
+    for v,ok in zip(x.plain().numpy(), x.frame_mask('silence').numpy()):
+        v = v[...,ok]
+        below,total = below+(v<v.max()-50).sum(),total+v.size
+    s = suggest_normalization(dls, progress=False)
+    assert .01<below/total<.9 and s.measured['far_below']==pytest.approx(below/total, abs=1e-9)
+    floor = next(a for a in s.alternatives if a['way']=='db_max+global')
+    assert floor['cost'] is None and f'{100*below/total:.0f} % of the values' in floor['reason']
+
+def test_a_floor_is_named_only_where_values_lie_below_it_and_its_transforms_collect_their_own():
+    flat = suggest(*sounds(n=12, seconds=1.))
+    assert flat.measured['far_below']<.01 and 'db_max+global' not in [a['way'] for a in flat.alternatives]
+    table,clips = sounds(n=12, seconds=1., fixed=25)
+    tfms = suggest(table, clips).transforms('db_max+global')
+    dls = make_dls(table, clips, tfms=[AudioToSpec.from_cfg(mel),*tfms])
+    x = dls.train.new(shuffle=False, drop_last=False).one_batch()[0].plain()
+    assert abs(x.mean())<.01 and abs(x.std()-1)<.01
+    assert (x.amax((1,2,3))-x.amin((1,2,3))).max()*tfms[1].std.item()<=50.001
+
 # --- whatever comes ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('cfg', [AudioConfig.BasicSpectrogram(n_fft=256), AudioConfig.BasicMelSpectrogram(n_fft=512, n_mels=20, top_db=60), AudioConfig.VITS(on_clip='ignore'),
