@@ -23,7 +23,7 @@ NA = {way = "global"}
 
 [conditions]
 NA = {keep = 0.2}
-"1/4" = {silence = 0.25}
+"1|4" = {silence = 0.25}
 '''
 
 def _at(root, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_run_is_kept_whole_and_names_that_look_like_nothing_are_names(done, mo
     text = (done/'experiments'/'RESULTS.md').read_text()
     assert text==m.text() and '| NA | 2 |' in text and '| nan |' not in text
     assert '| [tiny](#tiny) | E1 | 80, 32 of them tested | 2 | 4 |' in text and '80 clips of 8 classes, 32 of them tested; 2 folds' in text
-    assert '*NA*: the loudest stretch of each clip, 0.2 s' in text and '*1/4*: the first and last part of each clip, 0.25 s together' in text
+    assert '*NA*: the loudest stretch of each clip, 0.2 s' in text and '*1|4*: the first and last part of each clip, 0.25 s together' in text and '\n| 1\\|4 | ' in text
 
 def test_paused_runs_go_on_elsewhere_to_the_same_tables(done, synthetic, tmp_path, monkeypatch):
     m = _at(tmp_path/'a', monkeypatch)

@@ -42,6 +42,12 @@ def table(file):
     names = {'way','fold','condition'}
     return pd.read_csv(file, dtype={'fold':str}, keep_default_na=False, na_values={c:[''] for c in pd.read_csv(file, nrows=0).columns if c not in names})
 
+def shown(file):
+    "A csv file whose names can stand in a Markdown table"
+    df = table(file)
+    names = [c for c in ('way','condition','fold') if c in df]
+    return df.assign(**{c:df[c].str.replace('|', r'\|', regex=False) for c in names})
+
 def command(recipe, data, to):
     "What runs a recipe on these folders, as words; None where its data are not among them"
     words = shlex.split(first_words(recipe)[1])[1:]
@@ -234,7 +240,7 @@ def tested(rows, s):
 
 def section(d):
     "One experiment in Markdown"
-    rows,analysis = table(d/'results.csv'),table(d/'analysis.csv')
+    rows,analysis = shown(d/'results.csv'),shown(d/'analysis.csv')
     info,recipe = json.loads((d/'results.json').read_text()),here/f'{d.name}.toml'
     s,v = info['settings'],info['versions']
     purpose,cmd = first_words(recipe)
@@ -255,7 +261,7 @@ def section(d):
     said = [r for r in analysis.to_dict('records') if {r['here'],r['verdict']}&{'better','worse'}]
     if said: lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in said]]
     if len(said)<len(analysis)-1: lines += ['', f"What is not established{' of the others' if said else ''} cannot be settled on these clips, however many runs are made: with differences this small it would take more clips."]
-    if (f:=d/'conditions-analysis.csv').exists(): lines += ['', *conditions(table(f), s, analysis)]
+    if (f:=d/'conditions-analysis.csv').exists(): lines += ['', *conditions(shown(f), s, analysis)]
     note = here/f'{d.name}.md'
     return '\n'.join(lines)+('\n\n'+note.read_text().strip() if note.exists() else '')
 
