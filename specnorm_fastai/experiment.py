@@ -162,12 +162,13 @@ class AudioStore(OpenAudio):
     def fill(self,
         paths # Files to keep
     ): # This store
-        "Read the files that are not kept yet, as far as they fit"
-        for p in map(str, paths):
-            if p in self.kept or self.used>=self.max_bytes: continue
+        "Read the files that are not kept yet, as far as they fit, or one error that names all that cannot be read"
+        def keep(p):
+            if p in self.kept or self.used>=self.max_bytes: return
             x = self.open(Path(p))
             size = x.numel()*x.element_size()
             if self.used+size<=self.max_bytes: self.kept[p],self.used = x,self.used+size
+        _of_each_file(keep, list(map(str, paths)), 'reading files')
         return self
     def encodes(self, x:Path): return self.kept[str(x)].clone() if str(x) in self.kept else self.open(x)
 
