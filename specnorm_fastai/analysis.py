@@ -221,6 +221,7 @@ def _needs(y, fold, cluster, ratio, alpha, power=.8, most=100):
     if J<2: return 'more runs: one does not tell how much they vary'
     d = abs(runs.mean())
     if d<1e-12: return 'no difference was seen'
+    if J==k>1: return 'more runs: one in each fold does not tell how much they vary'
     clip,chance,units = 0,0,0  # variance of the difference from clips, and what of it is chance of single runs
     for v,u in parts:
         e = v[0].mean(0)-v[0].mean()

@@ -118,6 +118,12 @@ def test_what_it_needs_is_about_enough():
     clips = np.median([int(m[1]) if (m:=re.search(r'about (\d+) clips', s)) else 200 for s in said])
     assert 200<clips<2000 and .6<found(500, ways=2, folds=5, seeds=5, clips=int(clips)//5*5, diff=.09)[0]<.99
 
+def test_one_run_in_each_fold_does_not_say_what_more_would():
+    right,fold = simulate_experiment(1, folds=4, seeds=1, clips=200, diff=.05, seed=1)
+    assert _needs(right[0,1]*1.-right[0,0], fold, None, .25, .05)=='more runs: one in each fold does not tell how much they vary'
+    right,fold = simulate_experiment(1, folds=4, seeds=2, clips=200, diff=.05, seed=1)
+    assert re.search(r'about \d+ (runs|clips)', _needs(right[0,1]*1.-right[0,0], fold, None, .25, .05))
+
 # The table
 
 def test_analysis_agrees_with_the_tests_it_is_made_of():

@@ -238,6 +238,14 @@ def tested(rows, s):
     n = int(rows.groupby('fold').n_valid.first().sum())
     return f'{n} of them tested' if n<s['clips'] else ''
 
+def unsettled(rest, others):
+    "What would settle the ways of which nothing is established"
+    what,needs = f"What is not established{' of the others' if others else ''}",[str(r['needs']) for r in rest]
+    if any(n.startswith('more runs') for n in needs): return f"{what} may be so for want of runs: one in each fold does not tell how much they vary."
+    few = [f"{r['way']} {n}" for r,n in zip(rest, needs) if n.startswith('about ')]
+    if few: return f"{what} would take, for differences as large as these: {'; '.join(few)}{'; for the rest more clips' if len(few)<len(rest) else ''}."
+    return f"{what} cannot be settled on these clips, however many runs are made: with differences this small it would take more clips."
+
 def section(d):
     "One experiment in Markdown"
     rows,analysis = shown(d/'results.csv'),shown(d/'analysis.csv')
@@ -258,16 +266,17 @@ def section(d):
     if len(by.columns)>1:
         lines += ['', 'Mean accuracy on each fold that was held out, %:', '', '| way | '+' | '.join(map(str, by.columns))+' |', '|---|'+'---|'*len(by.columns)]
         lines += [f"| {w} | "+' | '.join(pct(x) for x in r)+' |' for w,r in zip(by.index, by.to_numpy())]
-    said = [r for r in analysis.to_dict('records') if {r['here'],r['verdict']}&{'better','worse'}]
+    found = lambda r: bool({r['here'],r['verdict']}&{'better','worse'})
+    said = [r for r in analysis.to_dict('records') if found(r)]
     if said: lines += ['', *[f"- **{r['way']}**: {r['why']}."+(f" To settle it: {r['needs']}." if isinstance(r['needs'], str) else '') for r in said]]
-    if len(said)<len(analysis)-1: lines += ['', f"What is not established{' of the others' if said else ''} cannot be settled on these clips, however many runs are made: with differences this small it would take more clips."]
+    if rest:=[r for r in analysis.to_dict('records') if r['verdict']!='baseline' and not found(r)]: lines += ['', unsettled(rest, bool(said))]
     if (f:=d/'conditions-analysis.csv').exists(): lines += ['', *conditions(shown(f), s, analysis)]
     note = here/f'{d.name}.md'
     return '\n'.join(lines)+('\n\n'+note.read_text().strip() if note.exists() else '')
 
 head = """# Results
 
-Written by `python tools/results.py` from the tables beside it; every run that was made is in them{packed}. The questions, each with what was found:
+Written by `python tools/results.py` from the tables beside it; every run of the recipes as they stand is in them{packed}. The questions, each with what was found:
 """
 
 reading = """## How to read the tables
