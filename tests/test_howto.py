@@ -9,13 +9,22 @@ pages = sorted((nbs/'howto').glob('*.ipynb'))
 def _cells(page, kind): return [c for c in json.loads(page.read_text(encoding='utf8'))['cells'] if c['cell_type']==kind]
 def _prose(page): return re.sub(r'`[^`]*`', '', re.sub(r'(?s)```.*?```', '', '\n'.join(''.join(c['source']) for c in _cells(page, 'markdown'))))
 
+def _headings(file):
+    "The anchors of `file`'s headings: of a page, or of a Markdown file"
+    text = _prose(file) if file.suffix=='.ipynb' else file.read_text(encoding='utf8')
+    return {re.sub(r'[^\w -]', '', h.lower()).strip().replace(' ', '-') for h in re.findall(r'(?m)^#+ (.+)', text)}
+
 def test_there_are_pages(): assert len(pages)>=12 and {'share_model','train_on_few_clips'}<=set(p.stem for p in pages)
 
 @pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
 def test_links_lead_to_a_notebook(page):
     links = [l for l in re.findall(r'\]\(([^)\s]+)\)', _prose(page)) if not l.startswith('https://')]
     assert links, 'a page that leads nowhere'
-    for l in links: assert (page.parent/l).resolve().is_file(), f'{page.name}: {l}'
+    for l in links:
+        file,_,place = l.partition('#')
+        to = (page.parent/file).resolve() if file else page
+        assert to.is_file(), f'{page.name}: {l}'
+        if place: assert place in _headings(to), f'{page.name}: {l}: no such heading'
 
 @pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
 def test_a_page_asks_what_it_answers(page):
