@@ -35,7 +35,7 @@ export: $(STAMP) ## notebooks to modules
 bench: $(STAMP) ## how fast it is beside other programs, 10 minutes; ARGS='--only recorder --quick'
 	@$(RUN) OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks $(ARGS)
 
-results: $(STAMP) ## the experiments of experiments/, many hours: ARGS='ESC10=DIR FSDD=DIR'; goes on where it was
+results: $(STAMP) ## the experiments of experiments/, many hours: ARGS='ESC10=DIR FSDD=DIR', one: ARGS='ESC10=DIR esc10-floor'; goes on where it was
 	@$(RUN) $(BIN)/python tools/results.py run $(ARGS)
 
 reliability: $(STAMP) ## thousands of bad inputs, faults and a long day, 40 minutes; ARGS='--fuzz 500'

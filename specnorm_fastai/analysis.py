@@ -342,7 +342,8 @@ def format_analysis(
     pair = lambda lo,hi,sign='': '' if pd.isna(lo) else f'{pct(lo,sign)}..{pct(hi,sign)}'
     both = lambda v,lo,hi,sign='': ' '.join(filter(None, (pct(v,sign), f'({p})' if (p:=pair(lo,hi,sign)) else '')))
     cut = lambda s,n: s if len(s)<=n else s[:n-1]+'…'
-    line = lambda *a: '{:<14}{:>5}  {:<18}{:<21}{:<13}{:>6}  {}'.format(*a).rstrip()
+    alone = len(df)==1  # nothing to compare to
+    line = lambda *a: ('{:<14}{:>5}  {:<18}' if alone else '{:<14}{:>5}  {:<18}{:<21}{:<13}{:>6}  {}').format(*a).rstrip()
     p = lambda v: '' if pd.isna(v) else '<0.001' if v<.001 else f'{v:.3f}'
     text = lambda v: '' if pd.isna(v) else str(v)
     res = [line('way', 'runs', 'accuracy %', 'difference %', 'over clips', 'p', 'verdict')]
@@ -351,7 +352,7 @@ def format_analysis(
         res.append(line(cut(str(r['way']), 14), r['runs'], both(r['accuracy'],r['low'],r['high']), '' if base else both(r['diff'],r['diff_low'],r['diff_high'],'+'),
                         '' if base else pair(r['boot_low'],r['boot_high'],'+'), p(r['p_holm']), r['verdict']))
     level = df.attrs.get('level', .95)
-    notes = [f"Intervals hold {100*level:g} %, each by itself. difference: corrected t-test over runs; over clips: bootstrap over clips and runs; p: the larger of both, Holm."]
+    notes = [f"Intervals hold {100*level:g} %, each by itself."+(not alone)*" difference: corrected t-test over runs; over clips: bootstrap over clips and runs; p: the larger of both, Holm."]
     notes += [f"{r['way']}: {text(r['why'])}."+(f" To settle it: {n}." if (n:=text(r['needs'])) else '') for r in df.to_dict('records') if text(r['why'])]
     return '\n'.join(res+['']+[l for s in notes for l in textwrap.wrap(s, 100, subsequent_indent='  ', break_on_hyphens=False)])
 

@@ -92,7 +92,7 @@ def compare(
         from specnorm_fastai.compare import compare
         if args.fold is not None and len(args.fold)==1: args.fold = args.fold[0]
         compare(**{**vars(args), 'log': lambda s: print(s, flush=True)})
-    return _run('specnorm-compare', run, interrupted=f"Interrupted. Finished runs are kept in {args.out}; the same command goes on from there.")
+    return _run('specnorm-compare', run, interrupted=f"Interrupted. Finished runs are kept in {args.out}; the same command goes on from there, and with fewer --runs, --ways or --fold, all of them done, it writes what they come to.")
 
 # %% ../nbs/90_cli.ipynb #c6e331b5
 def _measuring(a, mask='silence'):

@@ -98,7 +98,12 @@ def _load_runs(out, settings, noted=True):
             d = json.loads(f.read_text(encoding='utf8')); r = d['row']
             key,of,parts = (str(r['way']),str(r['fold']),int(r['seed'])),d['settings'],[d[k] for k in ('predictions','classes','history')]
             if not all(isinstance(p, list) and p and all(isinstance(o, dict) for o in p) for p in parts) or f!=_run_file(out, key): raise ValueError('its parts do not fit')
-        except (ValueError,KeyError,TypeError,OSError) as e:
+            labels = [str(p['label']) for p in parts[0]]
+            for what,said,acc in ((None,[p['predicted'] for p in parts[0]],r['accuracy']),*((c,v['predicted'],v['accuracy']) for c,v in d.get('conditions', {}).items())):
+                right = sum(str(p)==l for p,l in zip(said, labels, strict=True))/len(labels)
+                if not abs(acc-right)<1e-5: raise ValueError(f"its accuracy{f' under {what!r}' if what else ''} is {acc!r}, that of its predictions {right:.6g}")
+            if set(d.get('conditions', {}))!=set(settings.get('conditions') or {}): raise ValueError(f"its conditions are {list(d.get('conditions', {}))}, those of the settings {list(settings.get('conditions') or {})}")
+        except (ValueError,KeyError,TypeError,AttributeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
         try: check_ways([key[0]], settings['way_options'], settings['arms'])
         except ValueError: raise ValueError(f"out: {f} is a run of {key[0]!r}, which is no way and no arm of this call, and there is no results.json that tells. Delete it, or choose another --out") from None
@@ -114,6 +119,15 @@ def _check_out(out):
     if there:=[k for k in (*_tables,'report.html','recipe.json','stats.json','examples.npz') if (out/k).exists()]:
         raise ValueError(f"out: {out/there[0]} would be written over, and no results.json beside it tells that it is of an experiment. Move it, or choose another --out")
 
+def _check_clips(done, df, out):
+    "Refuse runs whose clips and labels are not those of the table"
+    of = {}
+    for k,d in done.items():
+        if k[1] not in of: v = split_masks(df, k[1]); of[k[1]] = dict(zip(df.filename[v], df.label[v].astype(str))),int((~v).sum())
+        told = {p.get('filename'):str(p['label']) for p in d['predictions']}
+        if told!=of[k[1]][0] or len(d['predictions'])!=len(told): raise ValueError(f"out: {_run_file(out, k)}: its predictions are not of the clips and labels of the table. Delete it, or choose another --out")
+        if (n:=d['row'].get('n_train'))!=of[k[1]][1]: raise ValueError(f"out: {_run_file(out, k)}: expected n_train={of[k[1]][1]}, got {n!r}. Delete it, or choose another --out")
+
 def _open_out(out, info):
     "Refuse a folder with runs of other settings, note these in a new one, return the runs that are there and what they were called with"
     file,settings,call,old = out/'results.json',info['settings'],{},None
@@ -121,6 +135,8 @@ def _open_out(out, info):
         try: old = json.loads(file.read_text(encoding='utf8')); call,old = dict(old['call']),dict(old['settings'])
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
+        if bad:=[k for k,v,t in (('call.ways',call.get('ways', []),list),*((f'settings.{k}',old.get(k, {}),dict) for k in ('way_options','arms'))) if not isinstance(v, t)]:
+            raise ValueError(f"out: {file} is not the results.json of an experiment, {bad[0]} is none; choose another --out")
         options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
         arms = {**old.get('arms', {}), **settings['arms']}
         same = lambda n: arm_settings(n, {**settings, 'arms':old['arms']})==arm_settings(n, settings)
@@ -130,7 +146,7 @@ def _open_out(out, info):
         now['arms'],was['arms'] = arms,{**arms, **old.get('arms', {})}
         diff = ["the table or the audio was another one" if k=='data_sha256' else f"{k} was {was.get(k)!r}, is {now.get(k)!r}"
                 for k in {**was,**now} if was.get(k)!=now.get(k)]
-        if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete it")
+        if diff: raise ValueError(f"out: {out} holds runs of other settings ({'; '.join(diff)}). Choose another --out, or delete {out/'runs'}")
         settings['way_options'],settings['arms'] = options,arms
     elif file.exists() and '"settings"' not in file.read_text(encoding='utf8', errors='replace'):
         raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out")
@@ -240,13 +256,13 @@ def _analyze_conditions(tables, baseline, src=None):
 def _write_results(out, info, tables): _write(out/'results.json', json.dumps(dict(info, versions=_machine(), runs=tables['results'].to_dict('records')), indent=1))
 
 def _write_stats(out, data, sr):
-    "Statistics of the train split of each fold, in dB"
+    "Statistics of the train split of each fold, and their unit"
     res = {}
     for f in data.valid:
         s = data.stats(f)
         g = s.reduce('global')
         res[f] = dict(freqs=list(s.freqs or []), mean=s.reduce('frequency').mean[0,0,:,0].tolist(), std=s.reduce('frequency').std[0,0,:,0].tolist(),
-                      **{'global': dict(mean=g.mean.mean().item(), std=g.std.mean().item())}, units='dB')
+                      **{'global': dict(mean=g.mean.mean().item(), std=g.std.mean().item())}, units=s.units)
     _write(out/'stats.json', json.dumps(res))
 
 def _write_examples(out, data, ways, n=4):
@@ -340,7 +356,7 @@ def _arguments(given, synthetic):
             raise ValueError(f"arms.{w}: {e}") from None
         if w not in arms and not s['arch_options'].get('pretrained'): _make_arch(s)(2, 1)
     for k,lo in (('runs',1),('workers',0),('seed',0)):
-        if isinstance(call[k], bool) or not isinstance(call[k], int) or call[k]<lo: raise ValueError(f"{k}: expected a whole number of at least {lo}, got {call[k]!r}")
+        if isinstance(call[k], bool) or not isinstance(call[k], int) or not lo<=call[k]<2**32: raise ValueError(f"{k}: expected a whole number of at least {lo} and below 2**32, got {call[k]!r}")
     return call,settings
 
 def _read_test(test_data, cols, folds):
@@ -404,6 +420,9 @@ def compare(
         if told:=[k for k in ('fold','test_col') if test_data is not None and call[k] is not None]:
             call.update(dict.fromkeys(told)); log(f"{' and '.join(told)} of the recipe {'are' if len(told)>1 else 'is'} left out: all of {data} is trained on")
         df = _read_data(data, test_data, {**cols, 'test_col':call['test_col']}, None if fold_col else False)
+        for k,v in (('data',data),('test_data',test_data)):
+            if v is not None and not (root:=Path(v).expanduser().resolve()).joinpath('audio').is_dir() and out.resolve().is_relative_to(root):
+                raise ValueError(f"out: {out} lies in {v}, whose folders are classes, so that it would be taken for one later. Choose an --out elsewhere")
     try: (out/'runs').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f"out: cannot make the folder {out}: {e.strerror}") from None
     with _alone(out):
@@ -413,6 +432,13 @@ def compare(
             df = read_table(made)
         return _compare(df, out, call, s, dict(data='synthetic' if synthetic else str(Path(data).expanduser().resolve()),
                                                test_data=None if test_data is None else str(Path(test_data).expanduser().resolve())), log, cache)
+
+def _say_unchanged(tables, log):
+    "Name conditions under which each network said the same of each clip as without them"
+    at = ['way','fold','seed','filename']
+    both = tables['predictions-conditions'].merge(tables['predictions'][[*at,'p_label']], on=at, suffixes=('','_clean'))
+    for c,d in both.groupby('condition', sort=False):
+        if (d.p_label==d.p_label_clean).all(): log(f"conditions.{c}: no answer changed by as much as a millionth, so it alters nothing that the networks get to see. A crop may leave out what it alters, or the waveform's normalization take it away")
 
 def _command(out, where):
     "A command line that repeats the experiment"
@@ -433,6 +459,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     settings = dict(s, clips=len(df), classes=int(n_cls), seconds_of_audio=round(float(secs.sum()), 3), data_sha256=digest)
     info = dict(settings=settings, call=dict(call, folds=[str(f) for f in folds], **where), labels=sorted(df.label.unique()), command=_command(out, where))
     done,before = _open_out(out, info)
+    _check_clips(done, df, out)
     s['way_options'],s['arms'] = settings['way_options'],settings['arms']
     every = list(dict.fromkeys([*before.get('ways', []), *ways, *(k[0] for k in done)]))  # also of earlier calls
     every = [w for w in every if w in ways or any(k[0]==w for k in done)]
@@ -470,7 +497,10 @@ def _compare(df, out, call, s, where, log, cache=None):
     held = list(dict.fromkeys(rows.fold))
     place = 'the test clips' if held==['test'] else f'fold {held[0]}' if len(held)==1 else f'{len(held)} folds'
     if more:=len(set(done)-set(keys)): log(f"The folder holds {more} more run{'s' if more>1 else ''}, which count too")
-    log(f"\nAccuracy on {place}, compared to {call['baseline']}:\n\n{format_analysis(res)}\n")
+    if len(res)>1: place += f", compared to {call['baseline']}"
+    log(f"\nAccuracy on {place}:\n\n{format_analysis(res)}\n")
+    if 'conditions' in tables: _say_unchanged(tables, log)
+    if (only:=tables['predictions'].label.unique()).size==1: log(f"All test clips are of one class, {only[0]!r}: a network that always says so would be right on every one")
     if (res.low<=1/n_cls).all(): log(f"No way is clearly above chance, {100/n_cls:.1f} %: the networks have hardly learned. More epochs or a smaller bs may help; an epoch has {_many(max(1, int(rows.n_train.min())//s['bs']), 'step')}")
     if s['conditions']: log(f"What is left under {_many(len(s['conditions']), 'other condition')} stands in the report and in {out/'conditions-analysis.csv'}")
     log(f"Chance is {100/n_cls:.1f} %. Look at {report}")

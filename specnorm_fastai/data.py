@@ -557,7 +557,9 @@ def audio_table(
     if (names=='').any(): raise ValueError(f"{csv}: column 'filename' is empty in row {int(np.flatnonzero(names=='')[0])+2}")
     at = [_place(root, f, f"{csv}, row {i+2}") for i,f in enumerate(names)]
     for i,(f,p) in enumerate(zip(names, at)):
-        if not p.is_relative_to(root): raise ValueError(f"{csv}, row {i+2}: {f!r} points outside of {data/'audio'}")
+        if not p.is_relative_to(root):
+            link = Path(os.path.normpath(root/f)).is_relative_to(root)
+            raise ValueError(f"{csv}, row {i+2}: {f!r} {f'is a link to {p}, which lies' if link else 'points'} outside of {data/'audio'}"+link*": copy the file")
     twice = pd.Series(at, index=names.index).duplicated()
     if twice.any(): raise ValueError(f"{csv}: {names[twice].iloc[0]!r} is listed more than once")
     gone = [f for f in names if not (root/f).exists()]

@@ -196,7 +196,7 @@ def _known(what, k, names):
 
 def _frames(seconds, s):
     "Seconds as frames of the spectrograms that settings make"
-    if not seconds>0: raise ValueError(f"seconds: expected a number above 0, got {seconds!r}")
+    if isinstance(seconds, (bool,str)) or not 0<seconds<=1e5: raise ValueError(f"seconds: expected a number above 0, at most 100000, got {seconds!r}")
     cfg = feature_config(s['features'])
     return max(2, round(seconds*s['sample_rate']/(cfg.hop_length or (cfg.win_length or cfg.n_fft)//2)))
 
@@ -266,8 +266,12 @@ def check_ways(
         use = o.get('use', k)
         if not isinstance(use, str): raise ValueError(f"way_options.{k}: expected the name of a way in use, got {use!r}")
         if use not in _ways: raise ValueError(f"way_options: {k!r} is no way{f'; did you mean {near[0]!r}?' if (near:=get_close_matches(k, list(_ways), 1)) else ''} Give it use = one of {', '.join(_ways)}")
-        for n in o:
-            if n!='use': _known(f'way_options.{k}', n, _options(use))
+        if k in _ways and use!=k: raise ValueError(f"way_options.{k}: {k!r} is a way itself, so that it cannot use {use!r}; give that a name of its own")
+        for n,v in o.items():
+            if n=='use': continue
+            _known(f'way_options.{k}', n, _options(use))
+            if isinstance(d:=signature(_ways[use][3]).parameters[n].default, bool) and not isinstance(v, bool): raise ValueError(f"way_options.{k}.{n}: expected true or false, got {v!r}")
+            if isinstance(d, (int,float)) and not isinstance(d, bool) and (isinstance(v, bool) or not isinstance(v, (int,float,list))): raise ValueError(f"way_options.{k}.{n}: expected a number, got {v!r}")
     return list(ways)
 
 def way_tfms(
@@ -278,7 +282,7 @@ def way_tfms(
     "The transforms of a way"
     s,res,parts = {**_setting_defaults, **(settings or {})},[],way.split('+')
     for i,p in enumerate(parts):
-        kw = dict(s['way_options'].get(p, {}))
+        kw = {k:None if (k,v)==('mask','none') else v for k,v in s['way_options'].get(p, {}).items()}  # as the setting `mask` says it
         _,needs,make,_ = _ways[kw.pop('use', p)]
         st = collect('+'.join(parts[:i]), list(res), needs=='quantiles') if needs else None
         try: res += make(st, s, **kw)
@@ -352,9 +356,9 @@ def _check_conditions(conditions, sr):
 
 class _Altered(OpenAudio):
     "Opens a path as another store does, under other conditions; noise is another one for each clip"
-    def __init__(self, of, how): super().__init__(); self.of,self.how,self.last = of,how,(None,None)
+    def __init__(self, of, how, names={}): super().__init__(); self.of,self.how,self.names,self.last = of,how,names,(None,None)
     def encodes(self, x:Path):
-        if self.last[0]!=x: self.last = x,alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(Path(x).name.encode()))  # crops of a clip are asked for in turn
+        if self.last[0]!=x: self.last = x,alter_audio(self.of.encodes(x), **self.how, seed=zlib.crc32(self.names.get(str(x), Path(x).name).encode()))  # crops of a clip are asked for in turn
         return self.last[1].clone()
 
 # %% ../nbs/77_experiment.ipynb #cdcb2340
@@ -445,7 +449,7 @@ def check_arms(
     if not isinstance(arms, dict) or not all(isinstance(v, dict) for v in arms.values()): raise ValueError(f"arms: expected a table of settings for each name, got {arms!r}")
     may = [k for k in _setting_defaults if k not in ('way_options','conditions')]
     for name,own in arms.items():
-        if not isinstance(name, str) or '+' in name or not name or name!=name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without + and outer spaces, and not that of a way")
+        if not isinstance(name, str) or '+' in name or '\r' in name or not name or name!=name.strip() or name in _ways or name in settings.get('way_options', {}): raise ValueError(f"arms: {name!r} is no name for an arm; expected one without + and outer spaces, and not that of a way")
         if 'way' not in own: raise ValueError(f"arms.{name}: expected the way that it takes, such as way = 'global', got {own!r}")
         for k in own: _known(f'arms.{name}', k, ['way',*may])
         if not isinstance(own['way'], str): raise ValueError(f"arms.{name}: way: expected the name of a way or a chain of them, got {own['way']!r}")
@@ -581,10 +585,10 @@ def _room(s): return _room_for(f"bs: no memory for batches of {s['bs']} clips; a
 
 def _under_conditions(df, valid, norm, s, store, tried=lambda dl: None):
     "A loader of the left out clips under each condition"
-    store,res = store or AudioStore(s['sample_rate']),[]
+    store,names,res = store or AudioStore(s['sample_rate']),{str(p):Path(f).as_posix() for p,f in zip(df.path, df.filename)},[]
     with keep_random_state():
         for k,how in s['conditions'].items():
-            try: res.append(experiment_dls(df, valid, norm, s, _Altered(store, how)).valid); tried(res[-1])
+            try: res.append(experiment_dls(df, valid, norm, s, _Altered(store, how, names)).valid); tried(res[-1])
             except (ValueError,TypeError,RuntimeError) as e: raise ValueError(f"conditions.{k}: with {how} {e}") from None
     return res
 

@@ -318,7 +318,7 @@ def _not_known(m):
         (not m['labels'], "Whether level and colour tell the classes apart: no labels are known (labels=...), so what is steady is taken for the recording."),
         (m['labels'] and m['labels']['gain'] is None, "Whether level and colour tell the classes apart: there are too few clips of each class."),
         (m['clips']<_least_clips, f"Whether the clips are alike: {m['clips']} clips with sound are too few, at least {_least_clips} are needed."),
-        (g and g['nested'], f"Whether it is the class or the {g['name']}: each {g['name']} has but one class." if g else ''),
+        (g and g.get('nested'), f"Whether it is the class or the {g['name']}: each {g['name']} has but one class." if g else ''),
         (vote<.9 and m['clips']>=_least_clips, f"Whether other clips of this kind would say the same: of resampled train splits {_pct(vote)} do."),
         (m['units'] not in _heard and m['units']!='coefficient', f"What the values are: their units are {m['units'] or 'not known'}; they are taken for a logarithm of power."),
         (m['weak_rows'], f"Whether anything is in {m['weak_rows']} of {m['rows']} rows, which lie 60 dB below the loudest row or vary less than a quarter as much as the "

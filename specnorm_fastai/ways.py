@@ -59,6 +59,9 @@ def _sqrt(v):
 def _positive(**kw):
     for k,v in kw.items():
         if not (isinstance(v, (int,float)) and not isinstance(v, bool) and 0<v<math.inf): raise ValueError(f"{k}: expected a number above 0, got {v!r}")
+def _flag(**kw):
+    for k,v in kw.items():
+        if isinstance(v, str) or v not in (True,False): raise ValueError(f"{k}: expected True or False, got {v!r}")
 def _whole(least, **kw):
     for k,v in kw.items():
         if isinstance(v, bool) or not isinstance(v, int) or v<least: raise ValueError(f"{k}: expected a whole number of {least} or more, got {v!r}")
@@ -179,7 +182,7 @@ def db_reference(
 )->Tensor: # Like `x`
     "`x - ref`, not lower than `top_db` below the loudest value of the item"
     if ref!='max' and (isinstance(ref, bool) or not isinstance(ref, (int,float)) or not math.isfinite(ref)): raise ValueError(f"ref: expected 'max' or a number in dB, got {ref!r}")
-    if top_db is not None and not top_db>=0: raise ValueError(f"top_db: expected 0 or more, or None, got {top_db!r}")
+    if top_db is not None and (isinstance(top_db, bool) or not isinstance(top_db, (int,float)) or not top_db>=0): raise ValueError(f"top_db: expected 0 or more, or None, got {top_db!r}")
     top = item_range(x, mask)[1].amax(-3, keepdim=True) if ref=='max' or top_db is not None else None
     y = _wide(x)
     if top_db is not None: y = torch.maximum(y, top-top_db)

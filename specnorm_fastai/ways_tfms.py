@@ -19,7 +19,7 @@ from .core import AudioSpectrogram,AudioTensor,_expand,_stays,axes_name,frame_ma
 from .functional import denormalize,normalize
 from .specstats import SpecStats,check_fingerprint,fingerprint
 from .transforms import SpecNormalize,_as_stat
-from .ways import (_affine,_check_window,_positive,_rows,_whole,_wide,db_reference,item_range,item_stats,normalize_level,
+from .ways import (_affine,_check_window,_flag,_positive,_rows,_whole,_wide,db_reference,item_range,item_stats,normalize_level,
     normalize_minmax,normalize_peak,normalize_rms,normalize_sliding,pcen,pcen_coefficient,range_stats,running_update)
 
 # %% ../nbs/45_ways_tfms.ipynb #c06dfa3f
@@ -120,6 +120,7 @@ class ItemNormalize(Transform):
         mask:str='silence' # Frames left out: 'silence' (and padding), 'padding' or None
     ):
         _rows(10**9 if isinstance(bands, int) or per!='band' else max(bands or [0], default=0)+1, per, bands, 'meta')
+        _flag(std=std)
         self.per,self.bands,self.std,self.mask = per,list(bands) if isinstance(bands, tuple) else bands,bool(std),_rule(mask)
     def encodes(self, x:AudioSpectrogram):
         m,s = item_stats(x.plain(), self.per, self.bands, x.frame_mask(self.mask))
@@ -151,6 +152,7 @@ class MinMaxNormalize(Transform):
         if (lo is None)!=(hi is None): raise ValueError(f"lo, hi: expected both or neither, got lo={lo!r}, hi={hi!r}")
         self.lo,self.hi = (_as_stat(k, v, (0,3)) for k,v in (('lo',lo),('hi',hi)))
         if lo is not None and (self.lo>self.hi).any(): raise ValueError(f"lo, hi: expected lo below hi, got {lo!r} and {hi!r}")
+        _flag(clip=clip)
         self.clip,self.mask = bool(clip),_rule(mask)
     @classmethod
     def from_stats(cls,
@@ -204,7 +206,7 @@ class SlidingNormalize(Transform):
         mask:str='silence', # Frames left out: 'silence' (and padding), 'padding' or None
         min_std:float=1e-5 # The std counts as at least this; smaller for power than for dB
     ):
-        _positive(min_std=min_std); _check_window(window, min_window, center)
+        _positive(min_std=min_std); _flag(center=center, norm_vars=norm_vars); _check_window(window, min_window, center)
         self.window,self.min_window,self.center,self.norm_vars,self.mask,self.min_std = window,min_window,bool(center),bool(norm_vars),_rule(mask),min_std
     def encodes(self, x:AudioSpectrogram):
         ln = None if self.mask is None else x.lengths

@@ -1,5 +1,5 @@
 "The experiment: whole runs, kept runs, and messages for what cannot run"
-import json,re,signal,subprocess,sys,time
+import json,re,signal,shutil,subprocess,sys,time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf
 from specnorm_fastai.all import *
@@ -86,7 +86,7 @@ def test_interrupted_it_keeps_finished_runs(small, tmp_path):
     while not list((tmp_path/'o'/'runs').glob('*.json')) and time.time()-t<120 and p.poll() is None: time.sleep(.05)
     p.send_signal(signal.SIGINT)
     _,err = p.communicate(timeout=60)
-    assert p.returncode==130 and 'Finished runs are kept' in err and 'Traceback' not in err
+    assert p.returncode==130 and 'Finished runs are kept' in err and 'with fewer --runs' in err and 'Traceback' not in err
     n = len(list((tmp_path/'o'/'runs').glob('*.json')))
     assert 1<=n<90 and len(pd.read_csv(tmp_path/'o'/'results.csv'))==n
     table = quiet(small, tmp_path/'o', runs=1)
@@ -100,6 +100,9 @@ def test_one_folder_a_class(tmp_path):
     df = read_table(tmp_path/'d')
     assert set(df.label)=={'a','b'} and df.groupby(['fold','label']).size().tolist()==[2]*10 and (df.fold==read_table(tmp_path/'d').fold).all()
     assert quiet(tmp_path/'d', tmp_path/'o', fold='2').runs.tolist()==[1,1,1]
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(ValueError, match='out: .*results lies in .*d, whose folders are classes'): quiet(tmp_path/'d', tmp_path/'d'/'results')
+    assert sorted(tmp_path.rglob('*'))==before
 
 def test_other_columns_and_the_test_column(fsdd, tmp_path):
     df = read_table(fsdd, 'digit', 'speaker', 'is_test')
@@ -292,7 +295,12 @@ def test_a_recipe_holds_the_whole_setting_and_is_written_for_the_next(small, tmp
     ('[way_options.itm]\nper="item"\n', "way_options: 'itm' is no way; did you mean 'item'"), ('[way_options.item]\npre="item"\n', "way_options.item: 'pre' is not known; did you mean 'per'"),
     ('ways = ["item"]\n[way_options.item]\nper="x"\n', 'way_options.item: '), ('ways = ["a"]\n[way_options.a]\nuse=["x"]\n', 'way_options.a: expected the name'), ('ways = [["none"]]', 'ways: expected a list of names'),
     ('waveform = []', 'waveform: expected one of'), ('features = 5', 'features: expected a name'), ('[arch_options]\nn_out = 3', "arch_options: 'n_out' follows from the data"), ('arch = "small"\n[arch_options]\nzz = 3', 'arch_options: '), ('fold = true', 'fold: expected'),
-    ('ways = ["sliding"]\n[way_options.sliding]\nframes=3', 'way_options.sliding'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
+    ('ways = ["sliding"]\n[way_options.sliding]\nframes=3', 'way_options.sliding'), ('ways = ["sliding"]\n[way_options.sliding]\nseconds=inf', 'seconds: expected a number'),
+    ('ways = ["sliding"]\n[way_options.sliding]\nseconds="3"', 'way_options.sliding.seconds: expected a number'), ('ways = ["pcen"]\n[way_options.pcen]\ngain="x"', 'way_options.pcen.gain: expected a number'),
+    ('ways = ["item"]\n[way_options.item]\nstd="no"', 'way_options.item.std: expected true or false'), ('ways = ["minmax"]\n[way_options.minmax]\nclip="no"', 'way_options.minmax.clip: expected true'),
+    ('ways = ["db_max"]\n[way_options.db_max]\ntop_db=false', 'top_db: expected 0 or more'), ('ways = ["none"]\n[way_options.none]\nuse="global"', "'none' is a way itself"), ('seed = 99999999999999999999', 'seed: expected a whole number'),
+    ('[features]\nto_db="no"', 'to_db: expected True or False'), ('[features]\ntop_db=nan', 'top_db: expected 0 or more'), ('[features]\npower=nan', 'power: expected a number'), ('[features]\nwindow_fn="hann"', 'window_fn: expected a function'),
+    ('ways = ["a\\rb"]\n[arms."a\\rb"]\nway = "global"', 'is no name for an arm'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
     ('mixup = -1', 'mixup: expected a number above 0'), ('mix = "x"', 'mix: expected one of'), ('min_energy = 3', 'min_energy: expected dB, at most 0'), ('crops = 0', 'crops: expected a whole number'), ('[specaugment]\nf=3', 'specaugment:'),
     ('crop = "left"', "crop: expected 'random' or 'center'"), ('precision = "half"', "precision: expected 'float32' or 'bfloat16'"), ('arch = "resnet1"', "arch: no network 'resnet1'"), ('fold = [1, 1]', 'fold: expected'), ('fold = 7', 'no clip in fold 7')])
 def test_a_bad_recipe_is_one_clear_message(small, tmp_path, text, msg):
@@ -463,8 +471,63 @@ def test_damaged_files_of_a_folder_are_named(small, tmp_path):
         d = json.loads(good); change(d); f.write_text(json.dumps(d))
         with pytest.raises(ValueError, match=re.escape(f'{f} is not a run of an experiment')): quiet(small, tmp_path/'o', ways='none')
     f.write_text(good)
+    info = json.loads((tmp_path/'o'/'results.json').read_text())
+    for part,k in (('call','ways'),('settings','arms'),('settings','way_options')):
+        (tmp_path/'o'/'results.json').write_text(json.dumps({**info, part:{**info[part], k:3}}))
+        with pytest.raises(ValueError, match=rf'results.json is not .* {part}.{k} is none'): quiet(small, tmp_path/'o', ways='none')
     (tmp_path/'o'/'results.json').write_text('{"settings": {}, "call": []}')
     with pytest.raises(ValueError): quiet(small, tmp_path/'o', ways='none')
+
+@pytest.fixture(scope='module')
+def under(small, tmp_path_factory):
+    "An experiment with a condition, and what was said of it"
+    out,said = tmp_path_factory.mktemp('under')/'o',[]
+    quiet(small, out, ways='none', duration=.1, features=dict(kind='mel', n_fft=256, hop_length=128, n_mels=16), conditions={'ends':dict(silence=.1), 'soft':dict(gain=-30., snr=0)}, log=said.append)
+    return out,said
+
+def _renamed(d): d['conditions']['other'] = d['conditions'].pop('ends')
+def _fewer(d): d['predictions'] = d['predictions'][:4]; d['row']['accuracy'] = np.mean([p['label']==p['predicted'] for p in d['predictions']]); del d['conditions']
+def _of_other_clips(d):
+    for p in d['predictions']: p['filename'] = 'x'+p['filename']
+def _other_labels(d):
+    for p in d['predictions']: p['label'] = p['predicted']
+    d['row']['accuracy'] = 1.
+    for c in d['conditions'].values(): c['accuracy'] = np.mean([a==p['label'] for a,p in zip(c['predicted'], d['predictions'])])
+
+@pytest.mark.parametrize('change,says', [(lambda d: d['row'].update(accuracy=.99), 'accuracy is 0.99'), (lambda d: d['row'].update(accuracy='x'), 'is not a run of'), (lambda d: d['conditions']['ends'].update(accuracy=.99), "accuracy under 'ends'"),
+    (lambda d: d['conditions'].pop('ends'), 'its conditions are'), (lambda d: d.pop('conditions'), 'its conditions are'), (_renamed, 'its conditions are'), (lambda d: d.update(conditions=[]), 'is not a run of'),
+    (lambda d: d['row'].update(n_train=10**9), 'expected n_train='), (_fewer, 'its conditions are'), (_of_other_clips, 'not of the clips'), (_other_labels, 'not of the clips')])
+def test_a_run_that_was_edited_is_refused_and_tables_stay(under, small, tmp_path, change, says):
+    shutil.copytree(under[0], out:=tmp_path/'o')
+    f = next((out/'runs').iterdir()); d = json.loads(f.read_text()); change(d); f.write_text(json.dumps(d))
+    before = {p.name:p.read_bytes() for p in out.glob('*.csv')}
+    with pytest.raises(ValueError, match=re.escape(str(f))) as e:
+        quiet(small, out, ways='none', duration=.1, features=dict(kind='mel', n_fft=256, hop_length=128, n_mels=16), conditions={'ends':dict(silence=.1), 'soft':dict(gain=-30., snr=0)})
+    assert says in str(e.value) and {p.name:p.read_bytes() for p in out.glob('*.csv')}==before
+
+def test_a_condition_that_the_crop_leaves_out_is_told(under):
+    said = [l for l in under[1] if 'no answer changed' in l]
+    assert len(said)==1 and said[0].startswith('conditions.ends: ')
+
+def test_one_way_alone_is_compared_to_nothing(under):
+    text = next(l for l in under[1] if 'Accuracy on' in l)
+    assert 'compared to' not in text and 'difference' not in text and 'accuracy %' in text
+
+def test_one_class_to_test_on_is_told(pair, tmp_path):
+    said = []
+    df = pd.read_csv(pair[1]/'meta'/'t.csv'); (tmp_path/'t'/'meta').mkdir(parents=True)
+    df[df.category==df.category[0]].to_csv(tmp_path/'t'/'meta'/'t.csv', index=False); shutil.copytree(pair[1]/'audio', tmp_path/'t'/'audio')
+    quiet(pair[0], tmp_path/'o', ways='none', test_data=tmp_path/'t', log=said.append)
+    assert any(f"All test clips are of one class, '{df.category[0]}'" in l for l in said)
+
+def test_statistics_say_their_unit(small, tmp_path):
+    quiet(small, tmp_path/'o', ways='none', features=dict(kind='mel', n_mels=16, to_db=False))
+    assert {v['units'] for v in json.loads((tmp_path/'o'/'stats.json').read_text()).values()}=={'power'}
+
+def test_a_link_out_of_the_folder_is_told(small, tmp_path):
+    d = _table(tmp_path/'d', OK, audio=('a.wav',))
+    (d/'audio'/'b.wav').symlink_to(next((small/'audio').iterdir()).resolve())
+    with pytest.raises(ValueError, match="row 3: 'b.wav' is a link to .*, which lies outside of .*audio: copy the file"): read_table(d)
 
 def _folds(tmp_path, folds, cols='filename,fold,category', extra=None):
     "Eight clips of two classes with these folds"

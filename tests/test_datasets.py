@@ -78,6 +78,41 @@ def test_what_is_missing_is_named_and_nothing_is_written(tmp_path):
     pd.read_csv(src/'meta'/'esc50.csv').drop(columns='take').to_csv(src/'meta'/'esc50.csv', index=False)
     refused(m.esc10, "there is no 'take'", src)
 
+def _row(change):
+    "Write one row of the table of ESC-50 anew"
+    def spoil(src):
+        f = src/'meta'/'esc50.csv'
+        head,first,*rest = f.read_text().splitlines()
+        f.write_text('\n'.join([head,*change(first),*rest])+'\n')
+    return spoil
+
+_bad = {
+    'short': (_row(lambda l: [l.rpartition(',')[0]]), 'esc50.csv: expected 7 fields in row 2, got fewer'),
+    'long': (_row(lambda l: [l,l+',x']), 'esc50.csv: expected 7 fields in row 3, got more'),
+    'latin-1': (lambda s: (s/'meta'/'esc50.csv').write_bytes('filename,fold\nCafé'.encode('latin-1')), 'esc50.csv: expected a table in UTF-8'),
+    'header only': (lambda s: (s/'meta'/'esc50.csv').write_text((s/'meta'/'esc50.csv').read_text().splitlines()[0]), "expected rows whose column 'esc10' is True, there is none"),
+    'empty': (lambda s: (s/'meta'/'esc50.csv').write_text(''), "there is no 'filename'"),
+    'outside': (_row(lambda l: ['../meta/esc50.csv,1,0,dog,True,1,A']), "expected names of files in audio/, got '../meta/esc50.csv'"),
+    'absolute': (_row(lambda l: ['/etc/hosts,1,0,dog,True,1,A']), "expected names of files in audio/, got '/etc/hosts'"),
+    'no name': (_row(lambda l: [',1,0,dog,True,1,A']), "expected names of files in audio/, got ''"),
+    'twice': (_row(lambda l: ['1-100-A-0.wav,1,0,dog,True,1,A']), "expected each file once, got '1-100-A-0.wav' more than once"),
+    'no sound': (lambda s: (s/'audio'/'1-100-A-0.wav').write_bytes(b''), 'expected sound in each clip, 1 are empty: 1-100-A-0.wav')}
+
+@pytest.mark.parametrize('name', _bad)
+def test_a_table_that_is_not_esc50s_is_refused_before_anything_is_written(tmp_path, name):
+    (src,_),(spoil,says) = _esc50(tmp_path/'src'),_bad[name]
+    spoil(src)
+    with pytest.raises(ValueError, match=says): _tool('datasets').esc10(src, tmp_path/'out', copy=True)
+    assert sorted(p.name for p in tmp_path.iterdir())==['src']
+
+@pytest.mark.parametrize('name,says', [('0_anna_00.wav','expected names such as 7_jackson_32.wav, got 0_anna_00.wav'), ('٣_anna_0.wav','expected names such as .* got ٣_anna_0.wav'),
+    ('0_anna_0.wav','expected sound in each clip, 1 are empty: 0_anna_0.wav'), ('0_anna_999999999999.wav','expected 1000000000000 recordings .* 19999999999879 are missing: 0_anna_6.wav')])
+def test_two_names_of_one_recording_and_no_sound_are_refused(tmp_path, name, says):
+    src = _digits(tmp_path/'src')
+    (src/'recordings'/name).write_bytes(b'')
+    with pytest.raises(ValueError, match=says): _tool('datasets').fsdd(src, tmp_path/'out')
+    assert not (tmp_path/'out').exists()
+
 def test_the_command_line_ends_in_one_line_or_a_message(tmp_path):
     src,_ = _esc50(tmp_path/'src')
     run = lambda *args: subprocess.run([sys.executable, '-I', str(root/'tools'/'datasets.py'), *map(str, args)], capture_output=True, text=True)

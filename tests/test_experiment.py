@@ -188,6 +188,20 @@ def test_each_condition_changes_what_the_network_hears_and_each_clip_by_itself(s
     noise = [(_Altered(store, dict(snr=0)).encodes(p).plain()-store.encodes(p).plain())[0,:n] for p in (a,b)]
     assert abs(np.corrcoef(*[v.numpy() for v in noise])[0,1])<.1
 
+def test_clips_of_one_name_in_two_folders_get_noise_of_their_own(tmp_path):
+    for c in 'ab':
+        (tmp_path/c).mkdir()
+        for i in range(6): sf.write(tmp_path/c/f'{i}.wav', np.random.default_rng(i).normal(size=8000)*.1, 16000)
+    from specnorm_fastai import experiment as E
+    df = E.read_table(tmp_path)
+    s = experiment_settings(duration=.5, waveform='none', bs=16, conditions={'noise':dict(snr=0)})
+    valid = df.filename.isin(['a/0.wav','b/0.wav']).to_numpy()
+    x = E._under_conditions(df, valid, None, s, None)[0].one_batch()[0].plain()
+    assert x.shape[0]==2 and (x[0]-x[1]).abs().max()>1
+
+def test_options_of_a_way_take_the_word_of_the_setting_for_no_mask():
+    assert [t.mask for t in way_tfms('item', None, dict(mask='none', way_options=dict(item=dict(mask='none'))))]==[None]
+
 def test_a_run_answers_under_conditions(small):
     valid = split_masks(small, 1)
     s = experiment_settings(duration=.5, epochs=2, bs=8, arch='small', waveform='none', conditions={'as it is':dict(gain=0), 'softer':dict(gain=-30.), 'no sound':dict(gain=-200.)})

@@ -101,7 +101,7 @@ def test_make_results_runs_each_recipe_once_and_keeps_it(tmp_path, monkeypatch, 
     monkeypatch.setattr(m, 'status', lambda words: ran.append(words[3:]) or int('c.toml' in str(words)))
     monkeypatch.setattr(m, 'keep', lambda r, out: ran.append((r.stem,out))); monkeypatch.setattr(m, 'write', lambda: None)
     with pytest.raises(SystemExit, match='Failed: c'): m.main(['run', f'ESC10={tmp_path}'])
-    assert [x if isinstance(x, tuple) else x[3] for x in ran]==[str(m.here/'b.toml'),('b',tmp_path/'results'/'b'),str(m.here/'c.toml')] and ran[0][4:6]==['--fold','1']
+    assert [x if isinstance(x, tuple) else x[3] for x in ran]==[str(m.here/'b.toml'),('b',tmp_path/'results-recipes'/'b'),str(m.here/'c.toml')] and ran[0][4:6]==['--fold','1']
     out = capsys.readouterr()
     assert 'a: left out, its data are not given' in out.out and 'c: specnorm-compare ended with status 1' in out.err
     for args,says in (([],'Expected the folder'),(['ESC5=x'],'expected ESC10=DIR'),([f'FSDD={tmp_path}/no'],'expected a folder'),([f'FSDD={tmp_path}','z'],'expected a recipe among')):

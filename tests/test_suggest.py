@@ -339,6 +339,11 @@ def test_bad_arguments_are_named():
         with pytest.raises(ValueError, match=words): suggest_normalization(dls, progress=False, **kw)
     with pytest.raises(ValueError, match='way: expected one of'): suggest_normalization(dls, progress=False).transforms('best')
 
+def test_files_with_groups_and_without_labels(synthetic):
+    files = get_audio_files(synthetic)[:12]
+    s = suggest_normalization(files, groups=['x','y']*6, tfms=[AudioToSpec.from_cfg(mel)], progress=False)
+    assert s.measured['groups']['n']==2 and s.measured['labels'] is None
+
 def test_files_and_a_part_of_them(synthetic):
     files = get_audio_files(synthetic)
     tfms = [AudioNormalize(),AudioToSpec.from_cfg(mel)]

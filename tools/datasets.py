@@ -6,6 +6,8 @@
 OUT gets audio/ and one table in meta/. Clips are hard links, which take no room, or copies.
 """
 import argparse,csv,os,re,shutil,sys
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 _esc50 = ['filename','fold','target','category','esc10','src_file','take']
@@ -25,7 +27,9 @@ def _chosen(option, want, there, where):
 def _write(out, name, rows, audio, copy):
     "Clips of a folder and their table, which is written last"
     if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()): raise ValueError(f"{out}: expected a new or an empty folder, it holds something")
-    if gone:=[r['filename'] for r in rows if not (audio/r['filename']).is_file()]: raise ValueError(f"{audio}: {len(gone)} of {len(rows)} clips are missing: {_some(gone)}")
+    names = [r['filename'] for r in rows]
+    if gone:=[n for n in names if not (audio/n).is_file()]: raise ValueError(f"{audio}: {len(gone)} of {len(rows)} clips are missing: {_some(gone)}")
+    if none:=[n for n in names if not (audio/n).stat().st_size]: raise ValueError(f"{audio}: expected sound in each clip, {len(none)} are empty: {_some(none)}")
     for d in ('audio','meta'): (out/d).mkdir(parents=True, exist_ok=True)
     for r in rows:
         of,to = (audio/r['filename']).resolve(),out/'audio'/r['filename']
@@ -40,10 +44,15 @@ def esc10(source, out, folds=None, copy=False):
     "ESC-10 in ESC-50's layout: the rows of its table whose column `esc10` is true, in their order"
     source,out = Path(source).expanduser(),Path(out).expanduser()
     _need(source, 'the unpacked ESC-50', 'audio', file:='meta/esc50.csv')
-    with open(source/file, newline='', encoding='utf-8-sig') as f: every = list(csv.DictReader(f))
-    if gone:=[c for c in _esc50 if not every or c not in every[0]]: raise ValueError(f"{source/file}: expected the columns {_esc50}, there is no {gone[0]!r}")
+    try:
+        with open(source/file, newline='', encoding='utf-8-sig') as f: table = csv.DictReader(f); cols,every = table.fieldnames or [],list(table)
+    except (UnicodeDecodeError,csv.Error) as e: raise ValueError(f"{source/file}: expected a table in UTF-8 ({e})") from None
+    if gone:=[c for c in _esc50 if c not in cols]: raise ValueError(f"{source/file}: expected the columns {_esc50}, there is no {gone[0]!r}")
+    if bad:=[i for i,r in enumerate(every) if None in r or None in r.values()]: raise ValueError(f"{source/file}: expected {len(cols)} fields in row {bad[0]+2}, got {'more' if None in every[bad[0]] else 'fewer'}")
     rows = [{c:r[c] for c in _esc50} for r in every if r['esc10'].strip().lower()=='true']
     if not rows: raise ValueError(f"{source/file}: expected rows whose column 'esc10' is True, there is none")
+    if bad:=[n for r in rows if (n:=r['filename']) in ('','.','..') or re.search(r'[\\/\0]', n)]: raise ValueError(f"{source/file}: expected names of files in audio/, got {bad[0]!r}")
+    if bad:=[n for n,k in Counter(r['filename'] for r in rows).items() if k>1]: raise ValueError(f"{source/file}: expected each file once, got {bad[0]!r} more than once")
     folds = _chosen('--folds', folds, {r['fold'] for r in rows}, source/file)
     rows = [r for r in rows if r['fold'] in folds]
     _write(out, 'esc10.csv', rows, source/'audio', copy)
@@ -55,13 +64,14 @@ def fsdd(source, out, speakers=None, copy=False):
     _need(source, 'a checkout of free-spoken-digit-dataset', 'recordings')
     names = sorted(f.name for f in (source/'recordings').glob('*.wav') if not f.name.startswith('.'))
     if not names: raise ValueError(f"{source/'recordings'}: expected recordings such as 7_jackson_32.wav, there is none")
-    parts = {n:re.fullmatch(r'(\d)_([^_]+)_(\d+)\.wav', n) for n in names}
+    parts = {n:re.fullmatch(r'([0-9])_([^_]+)_(0|[1-9][0-9]*)\.wav', n) for n in names}
     if bad:=[n for n,m in parts.items() if not m]: raise ValueError(f"{source/'recordings'}: expected names such as 7_jackson_32.wav, got {bad[0]}")
     speakers = _chosen('--speakers', speakers, {m[2] for m in parts.values()}, source/'recordings')
     rows = [dict(filename=n, digit=m[1], speaker=m[2], index=m[3], is_test=int(m[3])<5) for n,m in parts.items() if m[2] in speakers]
     each = 1+max(int(r['index']) for r in rows)
-    if gone:=[n for d in range(10) for s in sorted(speakers) for i in range(each) if (n:=f'{d}_{s}_{i}.wav') not in parts]:
-        raise ValueError(f"{source/'recordings'}: expected {each} recordings of each digit and speaker, {len(gone)} are missing: {_some(gone)}")
+    if n:=10*len(speakers)*each-len(rows):
+        gone = list(islice((c for d in range(10) for s in sorted(speakers) for i in range(each) if (c:=f'{d}_{s}_{i}.wav') not in parts), 6))
+        raise ValueError(f"{source/'recordings'}: expected {each} recordings of each digit and speaker, {n} are missing: {_some(gone)}")
     _write(out, 'fsdd.csv', rows, source/'recordings', copy)
     return f"{out}: {len(rows)} clips of 10 digits, {sum(r['is_test'] for r in rows)} of them test clips, speakers {', '.join(sorted(speakers))}"
 

@@ -1,22 +1,29 @@
 """Run experiments, keep their results and write experiments/RESULTS.md from them
 
-    python tools/results.py run ESC10=DIR FSDD=DIR [NAME ...]  # what the recipes say, those of NAME or all, into results/NAME; then keep and write
-    python tools/results.py pause NAME [OUT]                   # pack the finished runs of results/NAME, or OUT, into experiments/NAME/runs.tar.xz, then write
+    python tools/results.py run ESC10=DIR FSDD=DIR [NAME ...]  # what the recipes say, those of NAME or all, into results-recipes/NAME; then keep and write
+    python tools/results.py pause NAME [OUT]                   # pack the finished runs of results-recipes/NAME, or OUT, into experiments/NAME/runs.tar.xz, then write
     python tools/results.py experiments/esc10-ways.toml OUT    # keep what the recipe gave in OUT, then write
     python tools/results.py                                    # write again
 
-A run that was stopped goes on where it was, or from the packed runs where there is nothing in results/NAME. A recipe whose data are not given is left out, and told of.
+A run that was stopped goes on where it was, or from the packed runs where there is nothing in results-recipes/NAME. A recipe whose data are not given is left out, and told of.
 tools/datasets.py makes the folders of data.
 """
-import io,json,lzma,re,shlex,subprocess,sys,tarfile
+import io,json,lzma,re,shlex,subprocess,sys,tarfile,tempfile
+from collections import Counter
 from pathlib import Path
-import pandas as pd
+try: import pandas as pd
+except ImportError: sys.exit(f"{sys.executable} has no pandas: run this with the Python that has the package, .venv/bin/python if you used make")
 
 root = Path(__file__).resolve().parent.parent
 here = root/'experiments'
+made = 'results-recipes'  # not the folder of `make compare`, which is emptied now and then
 packed = 'runs.tar.xz'
 _key = ['way','fold','seed']
 _kept = [*_key,'accuracy','balanced_accuracy','loss','n_train','n_valid','seconds','started']
+_shown = ['way','runs','accuracy','low','high','diff','diff_low','diff_high','p_holm','boot_low','boot_high','here','verdict','needs','why']
+_tables = {'results.csv':_kept, 'analysis.csv':_shown, 'conditions-analysis.csv':['condition',*_shown]}
+_text = {'way','fold','condition','started','here','verdict','needs','why','data','settings'}  # other columns hold numbers
+_maybe = {'balanced_accuracy','loss',*_shown[3:11],'needs','why'}  # may be empty
 
 def first_words(recipe):
     "What a recipe is for, and its command"
@@ -42,6 +49,23 @@ def table(file):
     names = {'way','fold','condition'}
     return pd.read_csv(file, dtype={'fold':str}, keep_default_na=False, na_values={c:[''] for c in pd.read_csv(file, nrows=0).columns if c not in names})
 
+def checked(t, cols, where):
+    "A table whose columns are there and hold what they are to"
+    if gone:=[c for c in cols if c not in t]: raise ValueError(f"{where}: expected the columns {cols}, there is no {gone[0]!r}")
+    for c in cols:
+        lo,hi = -1 if 'condition' in cols else 0,1 if c=='accuracy' else sys.float_info.max
+        fits = lambda v: isinstance(v, str) or c in _maybe and v!=v if c in _text else type(v) in (int,float) and (c in _maybe or lo<=v<=hi)
+        if bad:=[(i,v) for i,v in enumerate(t[c].tolist()) if not fits(v)]:
+            i,v = min(bad, key=lambda b: isinstance(b[1], str) and re.fullmatch(r'[-+.\de]+', b[1]) is not None)  # a number is text where another value of its column is
+            raise ValueError(f"{where}: expected {'text' if c in _text else f'a number from {lo} to 1' if c=='accuracy' else 'a number'} in column {c!r}, got {v!r} in row {i+1+(Path(where).suffix=='.csv')}")
+    return t
+
+def read(file, cols):
+    "A csv file that has these columns"
+    try: t = table(file)
+    except (ValueError,OSError) as e: raise ValueError(f"{file}: expected a table ({e})") from None
+    return checked(t, cols, file)
+
 def shown(file):
     "A csv file whose names can stand in a Markdown table"
     df = table(file)
@@ -55,6 +79,11 @@ def command(recipe, data, to):
     if (name:=words[at('--data')]) not in data: return
     words[at('--data')],words[at('--recipe')],words[at('--out')] = str(data[name]),str(recipe),str(to/recipe.stem)
     return [sys.executable, '-c', 'import sys; from specnorm_fastai.cli import compare; sys.exit(compare())', *words]
+
+def _python():
+    "The Python that this runs on, as one would type it"
+    p = Path(sys.executable)
+    return str(p.relative_to(root)) if p.is_relative_to(root) else 'python'
 
 def status(words):
     "Run a command, which Ctrl-C reaches too; its exit status"
@@ -70,19 +99,22 @@ def run(args):
     if bad:=[f'{k}={v}' for k,v in data.items() if not v.is_dir()]: raise ValueError(f"{bad[0]}: expected a folder")
     if bad:=sorted(set(names)-{r.stem for r in recipes()}): raise ValueError(f"{bad[0]}: expected a recipe among {[r.stem for r in recipes()]}")
     if not data: raise ValueError("Expected the folder of a data set: ESC10=DIR, FSDD=DIR or both")
-    failed = []
+    failed,page = [],None
     for r in (r for r in recipes() if not names or r.stem in names):
-        out = root/'results'/r.stem
+        out = root/made/r.stem
         if (words:=command(r, data, out.parent)) is None: print(f"{r.stem}: left out, its data are not given"); continue
         print(f"{r.stem}: {first_words(r)[0]}", flush=True)
         try:
             unpack(r, out)
-            if (code:=status(words))==130: print(f"Stopped. The same command goes on; python tools/results.py pause {r.stem} packs the finished runs"); sys.exit(130)
+            if (code:=status(words))==130:
+                some = any((out/'runs').glob('*.json'))
+                print('Stopped. The same command '+(f"goes on; {_python()} tools/results.py pause {r.stem} packs the finished runs" if some else "begins anew: no run was finished")); sys.exit(130)
             if code: raise ValueError(f"{r.stem}: specnorm-compare ended with status {code}")
             keep(r, out)
         except ValueError as e: print(e, file=sys.stderr, flush=True); failed.append(r.stem); continue
-        write()
-    if failed: raise ValueError(f"Failed: {', '.join(failed)}")
+        try: write(); page = None
+        except ValueError as e: page = e  # of another recipe, whose turn may come
+    if failed or page: raise ValueError('. '.join([f"Failed: {', '.join(failed)}"]*bool(failed)+[f"RESULTS.md is not written: {page}"]*bool(page)))
 
 def plan(recipe):
     "The arguments that a recipe and its command give, and all settings of its runs"
@@ -93,16 +125,22 @@ def plan(recipe):
     call,s = _arguments({**{k:v for k,v in args.items() if k not in ('data','test_data','out','cache')}, 'recipe':recipe}, False)
     return json.loads(json.dumps(call)),json.loads(json.dumps(s))
 
+def settled(info):
+    "All settings of a results.json; what it does not tell is the default"
+    from specnorm_fastai.compare import _setting_defaults
+    return {**_setting_defaults, 'arms':{}, **info['settings']}
+
 def runs_of(recipe, info, where, part=False):
     "The runs that a recipe consists of, as (way, fold, seed); raises where the settings that are noted in a results.json are not its own. Of a part the folds may be others: then None stands for each"
-    from specnorm_fastai.compare import _setting_defaults
     call,want = plan(recipe)
-    try: was,got = dict(info['call']),{**_setting_defaults, 'arms':{}, **info['settings']}; folds,names = [str(f) for f in was['folds']],set(was['ways'])
-    except (KeyError,TypeError,ValueError): raise ValueError(f"{where}: expected the results.json of an experiment") from None
     def fill(s, of):  # the duration of the longest clip, where the recipe has none
         if s.get('duration', 0) is None: s['duration'] = of.get('duration')
-    fill(want, got)
-    for n,a in want['arms'].items(): fill(a, got['arms'].get(n, {}))
+    try:
+        was,got = info['call'],settled(info)
+        folds,names = [str(f) for f in was['folds']],set(was['ways'])
+        fill(want, got)
+        for n,a in want['arms'].items(): fill(a, got['arms'].get(n, {}))
+    except (KeyError,TypeError,AttributeError) as e: raise ValueError(f"{where}: expected the results.json of an experiment ({e!r})") from None
     diff = [(k, got.get(k), v) for k,v in want.items() if got.get(k)!=v]
     diff += [(k, was.get(k), call[k]) for k in ('label_col','fold_col','test_col') if was.get(k)!=call[k]]
     diff += [('ways', sorted(names), sorted(call['ways']))]*(names!=set(call['ways']))
@@ -114,45 +152,74 @@ def runs_of(recipe, info, where, part=False):
     if diff: raise ValueError(f"{where}: is not of {recipe.name}: "+'; '.join(f"{k} is {json.dumps(a)}, the recipe says {json.dumps(b)}" for k,a,b in diff)+(". The recipe's command goes on with them" if diff[0][0]=='fold' else ''))
     return [(w,f,k) for w in call['ways'] for f in folds for k in range(call['seed'], call['seed']+call['runs'])]
 
+def info_of(text, file):
+    "What a results.json tells, with the names of folders alone"
+    try:
+        info = json.loads(text)
+        s,call,v = (dict(info[k]) for k in ('settings','call','versions'))
+        if gone:={'arch','epochs','precision','clips','classes'}-set(s): raise KeyError(*sorted(gone)[:1])
+        if not s['clips']>0: raise ValueError(f"clips is {s['clips']}")
+        return dict(settings=s, call={**call, **{k:Path(f).name if (f:=call.get(k)) else None for k in ('data','test_data')}}, versions=v, labels=info['labels'])
+    except (ValueError,KeyError,TypeError) as e: raise ValueError(f"{file}: expected the results.json of an experiment ({e!r})") from None
+
 def read_info(out):
     "What a folder of `specnorm-compare` was made with"
     if not out.is_dir(): raise ValueError(f"{out}: expected a folder that specnorm-compare wrote, there is none")
     if not (file:=out/'results.json').is_file(): raise ValueError(f"{out}: expected a folder that specnorm-compare wrote, there is no results.json")
-    try:
-        info = json.loads(file.read_text(encoding='utf8'))
-        return {**info, 'call':{**info['call'], **{k:Path(v).name if (v:=info['call'].get(k)) else None for k in ('data','test_data')}}, **{k:info[k] for k in ('settings','versions','labels')}}
-    except (ValueError,KeyError,TypeError,OSError): raise ValueError(f"{file}: expected the results.json of an experiment") from None
+    return info_of(file.read_bytes(), file)
 
 def noted(info):
     "What is kept of a results.json: nothing in it names a folder of this machine"
-    return json.dumps({k:info[k] for k in ('settings','call','versions','labels')}, indent=1)+'\n'
+    return json.dumps(info, indent=1)+'\n'
 
 def compared(there, want, recipe, out):
     "Raise where there are runs that a recipe does not have"
     if more:=[k for k in there if k not in want and (k[0],None,k[2]) not in want]: raise ValueError(f"{out}: holds {many(len(more), 'run')} that {recipe.name} does not have, such as {', '.join(map(str, more[0]))}")
 
+def whole(recipe, d):
+    "The results.json, the tables and the runs of a folder; raises where these are not all runs of a recipe, or do not fit each other"
+    info = read_info(d)
+    want,conds = runs_of(recipe, info, d),list(info['settings'].get('conditions') or ())
+    todo = "Run the recipe anew and keep that, or delete the folder" if d==here/recipe.stem else "The recipe's command goes on with it"
+    names = list(_tables)[:2+bool(conds)]
+    if gone:=[n for n in names if not (d/n).is_file()]: raise ValueError(f"{d}: there is no {gone[0]}, so the experiment is not done. {todo}")
+    if more:=[n for n in _tables if n not in names and (d/n).exists()]: raise ValueError(f"{d/more[0]}: expected none, as {recipe.name} has no conditions. Delete it")
+    tables = {n:read(d/n, _tables[n]) for n in names}
+    rows = tables['results.csv']
+    compared(done:=list(zip(rows.way, rows.fold, rows.seed)), want, recipe, d)
+    if Counter(done)!=Counter(want): raise ValueError(f"{d}: {len(set(done))} of {len(want)} runs are done{', some twice'*(len(set(done))<len(done))}. {todo}")
+    ways = rows.groupby('way').accuracy
+    means,said = ways.mean(),lambda rs: ', '.join(f"{k} of {w}"+f" under {c}"*bool(c) for c,w,k in list(rs)[:3]) or 'none'
+    for n in names[1:]:
+        t,cs = (tables[n],[*conds,'all, against clean']) if n in names[2:] else (tables[n].assign(condition=''),[''])
+        at,every = Counter(zip(t.condition, t.way, t.runs)),Counter((c,w,k) for c in cs for w,k in ways.size().items())
+        if at!=every: raise ValueError(f"{d/n}: expected {said(every-at)} runs, got {said(at-every)}. {todo}")
+        if len(cs)>1: means = t[t.condition!=cs[-1]].groupby('way').accuracy.mean()-means
+        got = t[t.condition==cs[-1]].set_index('way').accuracy
+        if bad:=[w for w in got.index if abs(got[w]-means[w])>1e-5]: raise ValueError(f"{d/n}: expected {means[bad[0]]:.6f} as accuracy of {bad[0]}{' under '*bool(cs[-1])}{cs[-1]}, which the runs give, got {got[bad[0]]}. {todo}")
+    return info,tables,want
+
+def runs_in(out, info, want, recipe):
+    "The rows of the finished runs in a folder, which are of a recipe"
+    from specnorm_fastai.compare import _load_runs
+    done = _load_runs(out, settled(info))
+    if not done: raise ValueError(f"{out/'runs'}: expected finished runs, there is none")
+    compared(done, want, recipe, out)
+    return checked(pd.DataFrame([d['row'] for d in done.values()]), _kept, out/'runs')
+
 def keep(recipe, out):
     "Copy the tables of an experiment beside its recipe, if all of its runs are done; what names a folder of this machine stays behind"
+    from specnorm_fastai.compare import _write
     recipe,out = own(recipe),Path(out).expanduser()
-    info = read_info(out)
-    want = runs_of(recipe, info, out)
-    files = {'results.csv':_kept, 'analysis.csv':['way','runs','accuracy','verdict'], **({'conditions-analysis.csv':['condition','way','accuracy','verdict']} if info['settings'].get('conditions') else {})}
-    tables = {}
-    for n,cols in files.items():
-        if not (out/n).is_file(): raise ValueError(f"{out}: there is no {n}, so the experiment is not done. The recipe's command goes on with it")
-        try: tables[n] = table(out/n)
-        except (ValueError,OSError) as e: raise ValueError(f"{out/n}: expected a table of specnorm-compare ({e})") from None
-        if gone:=[c for c in cols if c not in tables[n]]: raise ValueError(f"{out/n}: expected the columns {cols}, there is no {gone[0]!r}")
+    info,tables,want = whole(recipe, out)
     rows = tables['results.csv']
-    done = [(r.way,r.fold,int(r.seed)) for r in rows.itertuples()]
-    compared(done, want, recipe, out)
-    if len(done)!=len(want) or set(done)!=set(want): raise ValueError(f"{out}: {len(set(done))} of {len(want)} runs are done. The recipe's command goes on with them")
-    counts = rows.groupby('way').size()
-    if (at:=dict(zip(tables['analysis.csv'].way, tables['analysis.csv'].runs)))!=counts.to_dict(): raise ValueError(f"{out/'analysis.csv'}: expected {counts.to_dict()} runs, got {at}. The recipe's command writes it again")
+    told,there = (t.set_index(_key).accuracy.to_dict() for t in (rows,runs_in(out, info, want, recipe)))
+    if bad:=[k for k in want if k not in there or abs(told[k]-there[k])>1e-9]:
+        raise ValueError(f"{out/'results.csv'}: expected the runs in {out/'runs'}, got {told[bad[0]]} as accuracy of {', '.join(map(str, bad[0]))}, which is {there.get(bad[0], 'not')} there. The recipe's command writes it again")
     to = here/recipe.stem
     to.mkdir(exist_ok=True)
-    (to/'results.json').write_text(noted(info))
-    for n,t in {**tables, 'results.csv':rows[_kept]}.items(): t.round(6).to_csv(to/n, index=False)
+    _write(to/'results.json', noted(info))
+    for n,t in {**tables, 'results.csv':rows[_kept]}.items(): _write(to/n, t.round(6).to_csv(index=False))
     if 'conditions-analysis.csv' not in tables: (to/'conditions-analysis.csv').unlink(missing_ok=True)
     (to/packed).unlink(missing_ok=True)
 
@@ -175,33 +242,53 @@ def contents(file):
     if bad:=[n for n,v in res.items() if v is None or not re.fullmatch(r'results\.json|runs/[^/\\]+\.json', n)]: raise ValueError(f"{file}: expected results.json and runs/*.json, got {bad[0]!r}")
     return res
 
+def kept(recipe, info):
+    "The runs of tables that are kept, are whole and were made with the settings of a results.json"
+    try: was,_,runs = whole(recipe, here/recipe.stem)
+    except ValueError: return set()
+    return set(runs) if settled(was)==settled(info) else set()
+
 def pause(recipe, out=None):
     "Pack the finished runs of a recipe, so that another machine or another day goes on from them"
-    from specnorm_fastai.compare import _load_runs
+    from specnorm_fastai.core import _whole_file
     recipe = own(recipe)
-    out = root/'results'/recipe.stem if out is None else Path(out).expanduser()
+    out = root/made/recipe.stem if out is None else Path(out).expanduser()
     info = read_info(out)
     want = runs_of(recipe, info, out, part=True)
-    done = _load_runs(out, info['settings'])
-    if not done: raise ValueError(f"{out}: no run is finished yet, so there is nothing to pack")
-    compared(done, want, recipe, out)
-    files = {'results.json':noted(info).encode(), **{f'runs/{f.name}':f.read_bytes() for f in (out/'runs').glob('*.json') if not f.name.startswith('.')}}
+    rows = runs_in(out, info, want, recipe)
+    if set(zip(rows.way, rows.fold, rows.seed))<=kept(recipe, info): raise ValueError(f"{here/recipe.stem}: holds the tables of {recipe.name}, done with these settings, so there is nothing to pack. Delete it to make them anew")
+    files = {'results.json':noted(info).encode(), **{f'runs/{f.name}':f.read_bytes() for f in (out/'runs').glob('*.json')}}
     file = here/recipe.stem/packed
     if file.exists() and (lost:=sorted(set(contents(file))-set(files))):
-        raise ValueError(f"{file}: holds {many(len(lost), 'run')} that {out} has not, such as {lost[0]}. Delete it if they are not wanted; to go on from them, begin without {root/'results'/recipe.stem}")
+        raise ValueError(f"{file}: holds {many(len(lost), 'run')} that {out} has not, such as {lost[0]}. Delete it if they are not wanted; to go on from them, begin without {root/made/recipe.stem}")
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(pack(files))
-    print(f"{file}: {so_many(len(done), want)}")
+    with _whole_file(file) as tmp: Path(tmp).write_bytes(pack(files))
+    print(f"{file}: {so_many(len(rows), want)}")
 
 def so_many(n, want): return many(n, 'run') if want[0][1] is None else f"{n} of {many(len(want), 'run')}"
 
-def unpack(recipe, out):
-    "The packed runs of a recipe, where nothing of it is in a folder"
-    if not (file:=here/recipe.stem/packed).exists() or (out/'results.json').exists() or any((out/'runs').glob('*.json')): return
-    res = contents(file)
+def spread(files, out):
+    "Write those of an archive's files that a folder does not have, each whole, results.json last"
+    from specnorm_fastai.compare import _write
     (out/'runs').mkdir(parents=True, exist_ok=True)
-    for n in sorted(res, reverse=True): (out/n).write_bytes(res[n])  # results.json last
-    print(f"{recipe.stem}: goes on from {many(len(res)-1, 'run')} of {file}", flush=True)
+    for n in sorted(files, reverse=True):
+        if not (out/n).exists(): _write(out/n, files[n].decode('utf8'))
+
+def archive(recipe):
+    "The packed runs of a recipe: files, results.json, rows, and the runs that there are to be; raises where they are not of it"
+    files = contents(file:=here/recipe.stem/packed)
+    info = info_of(files['results.json'], file)
+    want = runs_of(recipe, info, file, part=True)
+    with tempfile.TemporaryDirectory() as tmp:
+        try: spread(files, Path(tmp)); return files,info,runs_in(Path(tmp), info, want, recipe),want
+        except ValueError as e: raise ValueError(f"{file}: expected what results.py pause packed ({str(e).replace(tmp, file.name)})") from None
+
+def unpack(recipe, out):
+    "The packed runs of a recipe, into a folder without a results.json: there is nothing of it, or part of these as unpacking was stopped"
+    if not (here/recipe.stem/packed).exists() or (out/'results.json').exists(): return
+    files,_,rows,_ = archive(recipe)
+    spread(files, out)
+    print(f"{recipe.stem}: goes on from {many(len(rows), 'run')} of {here/recipe.stem/packed}", flush=True)
 
 def pct(v, sign=''): return '' if pd.isna(v) else f'{100*v:{sign}.1f}'.replace('-', '−')
 def span(lo, hi, sign=''): return '' if pd.isna(lo) else f'{pct(lo, sign)} to {pct(hi, sign)}'
@@ -316,18 +403,22 @@ def ways():
     df = list_ways()
     return '\n'.join(['| way | what it does |', '|---|---|', *(f"| {w} | {t} |" for w,t in df['what it does'].items())])
 
+def finished(d):
+    "Are the tables of an experiment there? Beside packed runs they are of an earlier one, until these are done"
+    return not (d/packed).exists() and any((d/n).exists() for n in (*_tables,'results.json'))
+
 def done():
     "Folders of results, in the order of their experiments"
-    return [here/r.stem for r in recipes() if (here/r.stem/'analysis.csv').exists()]
+    return [here/r.stem for r in recipes() if finished(here/r.stem)]
 
-def so_far(recipe):
-    "What a paused experiment holds: settings, rows of its runs, and how many of all these are"
-    files = contents(file:=here/recipe.stem/packed)
-    info = json.loads(files['results.json'])
-    want = runs_of(recipe, info, file, part=True)
-    try: rows = pd.DataFrame([json.loads(v)['row'] for n,v in files.items() if n!='results.json'])
-    except (ValueError,KeyError,TypeError): raise ValueError(f"{file}: expected runs of an experiment") from None
-    return info['settings'],rows,so_many(len(rows), want)
+def check():
+    "Raise where tables are not of a recipe, or a text tells of runs that are not there"
+    for d in sorted(here.iterdir()):
+        if (finished(d) or (d/packed).exists()) and not (r:=here/f'{d.name}.toml').exists(): raise ValueError(f"{d}: holds runs, expected their recipe {r}, there is none")
+    for r in recipes():
+        d = here/r.stem
+        if finished(d): whole(r, d)
+        elif not (d/packed).exists() and (told:=[f for f in (here/f'{r.stem}.md',here/f'{r.stem}.verdict.md') if f.exists()]): raise ValueError(f"{told[0]}: tells of runs, expected these in {d}, there are none")
 
 def overview():
     "What was run, what it cost, and what is still to be run"
@@ -335,12 +426,12 @@ def overview():
     total = 0
     for r in recipes():
         d,what = here/r.stem,first_words(r)[0].split('. ')[0].rstrip(':')
-        if (d/'analysis.csv').exists():
+        if finished(d):
             rows,s = table(d/'results.csv'),json.loads((d/'results.json').read_text())['settings']
             clips,folds,runs,link = f"{s['clips']}{', '*bool(n:=tested(rows, s))}{n}",rows.fold.nunique(),len(rows),f'#{d.name}'
         elif (d/packed).exists():
-            s,rows,n = so_far(r)
-            clips,folds,runs,link = s['clips'],rows.fold.nunique(),f'{n} so far',r.name
+            _,info,rows,want = archive(r)
+            clips,folds,runs,link = info['settings']['clips'],rows.fold.nunique(),f'{so_many(len(rows), want)} so far',r.name
         else: lines.append(f'| [{r.stem}]({r.name}) | {what} | | | not run yet | |'); continue
         total += rows.seconds.sum()
         lines.append(f'| [{r.stem}]({link}) | {what} | {clips} | {folds} | {runs} | {rows.seconds.sum()/60:.0f} min |')
@@ -348,7 +439,7 @@ def overview():
 
 def tried():
     "What the recipes of E3 were chosen from"
-    df = pd.read_csv(here/'tried.csv').groupby(['data','settings'], sort=False).agg(runs=('seed','size'), answers=('clips','sum'), accuracy=('accuracy','mean')).reset_index()
+    df = read(here/'tried.csv', ['data','settings','seed','clips','accuracy']).groupby(['data','settings'], sort=False).agg(runs=('seed','size'), answers=('clips','sum'), accuracy=('accuracy','mean')).reset_index()
     lines = ['## What was tried for E3', '', (here/'tried.md').read_text().strip(), '', '| data | settings | runs | answers | accuracy % |', '|---|---|---|---|---|']
     return '\n'.join(lines+[f"| {r.data} | {r.settings} | {r.runs} | {r.answers} | {pct(r.accuracy)} |" for r in df.sort_values(['data','accuracy']).itertuples()])
 
@@ -356,8 +447,9 @@ def article():
     "What the runs of the article that started it came to, by its notebook, and what they say of the differences"
     from scipy.stats import ttest_ind
     from specnorm_fastai.analysis import holm
-    df = pd.read_csv(here/'article.csv')
+    df = read(here/'article.csv', ['way','accuracy'])
     runs = {w:d.accuracy.to_numpy() for w,d in df.groupby('way', sort=False)}
+    if len(runs)<2 or min(map(len, runs.values()))<2: raise ValueError(f"{here/'article.csv'}: expected two or more runs of two or more ways, got {({w:len(x) for w,x in runs.items()})}")
     base = next(iter(runs))
     tests = {w:ttest_ind(x, runs[base], equal_var=False) for w,x in runs.items() if w!=base}
     p = dict(zip(tests, holm([t.pvalue for t in tests.values()])))
@@ -369,12 +461,14 @@ def article():
 
 def part(name):
     "What the verdicts say of an experiment: `NAME.verdict.md` once it was run"
-    file = here/f'{name}.verdict.md'
+    file,d = here/f'{name}.verdict.md',here/own(here/f'{name}.toml').stem
+    if not file.exists() and finished(d): raise ValueError(f"{file}: expected what the runs in {d} say, as verdicts.md asks for it, there is no such file")
     return file.read_text().strip() if file.exists() else f'`{name}.toml` has not been run to its end yet.'
 
 def text():
+    check()
     first,some = here/'verdicts.md',', or in `runs.tar.xz` where an experiment is not done' if any((here/r.stem/packed).exists() for r in recipes()) else ''
-    return '\n\n'.join([head.strip().replace('{packed}', some), *([first.read_text().strip().format(article=article(), **{k:part(k) for k in ('blog','best')})] if first.exists() else []),
+    return '\n\n'.join([head.strip().replace('{packed}', some), *([re.sub(r'\{([\w-]+)\}', lambda m: article() if m[1]=='article' else part(m[1]), first.read_text().strip())] if first.exists() else []),
         reading.strip().replace('{ways}', ways()), '## The experiments', overview(), *map(section, done()), data, tried()])+'\n'
 
 def write():
