@@ -370,7 +370,7 @@ reading = """## How to read the tables
 
 Differences are to the first way, in percentage points. *Corrected t* is the interval of the corrected resampled t-test over runs and train sets, *clips and runs* that of the bootstrap, each 95 % by itself. *p* is the larger of the two, after Holm's adjustment for the number of ways, so both intervals can leave out 0 and p still be above 0.05. The *verdict* goes by p. *On these clips* is the verdict of the bootstrap alone, about networks trained on just these clips: what it calls better or worse may be so because of the clips that were trained on. *Not established* does not mean that there is no difference. [75_analysis](../nbs/75_analysis.ipynb) explains the tests and measures how often they are wrong.
 
-On one machine, with the same versions and number of threads, a seed gives the same run to the bit. Another processor or version rounds sums differently, and single runs, of some 80 clips, then differ by a few points; that is why means are published, with their intervals. esc10-ways, esc10-mask and fsdd-ways were run when validating still drew random numbers, so that the same ways of the first two, which validated every 5 and every 4 epochs, differ by up to 5 points in a run, and by 0.4 in the mean.
+On one machine, with the same versions and number of threads, a seed gives the same run to the bit. Another processor or version rounds sums differently, and single runs, of some 80 clips, then differ by a few points; that is why means are published, with their intervals. esc10-ways and esc10-mask were run when validating still drew random numbers, so that the same ways of both, which validated every 5 and every 4 epochs, differ by up to 5 points in a run, and by 0.4 in the mean.
 
 The ways ([45_ways_tfms](../nbs/45_ways_tfms.ipynb) has more on each):
 
@@ -378,7 +378,7 @@ The ways ([45_ways_tfms](../nbs/45_ways_tfms.ipynb) has more on each):
 
 item, item_frequency, item_mean, bands, minmax and sliding also fill silence and padding (`FillFrames`), as `mask` says. The others, PCEN among them, do not, unless `fill` follows.
 
-A recipe can set options of a way: `db_max` goes down to 50 dB in best, and `floor80` to `floor30` of esc10-floor are `db_max` down to so many.
+A recipe can set options of a way: `db_max` goes down to 50 dB in best, and `floor80` to `floor30` of esc10-floor and fsdd-ways are `db_max` down to so many.
 """
 
 data = """## The data
