@@ -105,7 +105,7 @@ def _load_runs(out, settings, noted=True):
             if set(d.get('conditions', {}))!=set(settings.get('conditions') or {}): raise ValueError(f"its conditions are {list(d.get('conditions', {}))}, those of the settings {list(settings.get('conditions') or {})}")
         except (ValueError,KeyError,TypeError,AttributeError,OSError) as e:
             raise ValueError(f"out: {f} is not a run of an experiment ({e}). Delete it, or choose another --out") from None
-        try: check_ways([key[0]], settings['way_options'], settings['arms'])
+        try: check_ways([key[0]], {p:o for p in key[0].split('+') if (o:=settings['way_options'].get(p)) is not None}, settings['arms'])
         except ValueError: raise ValueError(f"out: {f} is a run of {key[0]!r}, which is no way and no arm of this call, and there is no results.json that tells. Delete it, or choose another --out") from None
         if of!=_digest(settings, key[0]) and not (noted and of==_digest(settings, key[0], False)): raise ValueError(f"out: {f} is a run of other settings. Delete it, or choose another --out")
         res[key] = d
@@ -135,7 +135,7 @@ def _open_out(out, info):
         try: old = json.loads(file.read_text(encoding='utf8')); call,old = dict(old['call']),dict(old['settings'])
         except (ValueError,KeyError,TypeError):
             raise ValueError(f"out: {file} is not the results.json of an experiment; choose another --out") from None
-        if bad:=[k for k,v,t in (('call.ways',call.get('ways', []),list),*((f'settings.{k}',old.get(k, {}),dict) for k in ('way_options','arms'))) if not isinstance(v, t)]:
+        if bad:=[k for k,v,t in (('call.ways',call.get('ways', []),list),*((f'settings.{k}',old.get(k, {}),dict) for k in ('way_options','arms'))) if not isinstance(v, t) or t is list and not all(isinstance(w, str) for w in v)]:
             raise ValueError(f"out: {file} is not the results.json of an experiment, {bad[0]} is none; choose another --out")
         options = {**old.get('way_options', {}), **settings['way_options']}  # of ways that are there, and of new ones
         arms = {**old.get('arms', {}), **settings['arms']}
@@ -421,7 +421,9 @@ def compare(
             call.update(dict.fromkeys(told)); log(f"{' and '.join(told)} of the recipe {'are' if len(told)>1 else 'is'} left out: all of {data} is trained on")
         df = _read_data(data, test_data, {**cols, 'test_col':call['test_col']}, None if fold_col else False)
         for k,v in (('data',data),('test_data',test_data)):
-            if v is not None and not (root:=Path(v).expanduser().resolve()).joinpath('audio').is_dir() and out.resolve().is_relative_to(root):
+            if v is None: continue
+            root,at = Path(v).expanduser().resolve(),out.resolve()
+            if not all((root/d).is_dir() for d in ('audio','meta')) and at.is_relative_to(root) and not (at.relative_to(root).parts or ('',))[0].startswith('.'):
                 raise ValueError(f"out: {out} lies in {v}, whose folders are classes, so that it would be taken for one later. Choose an --out elsewhere")
     try: (out/'runs').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f"out: cannot make the folder {out}: {e.strerror}") from None
@@ -457,6 +459,7 @@ def _compare(df, out, call, s, where, log, cache=None):
     ways,n_cls = call['ways'],df.label.nunique()
     # `settings` must agree where runs are added to a folder; `call` may differ
     settings = dict(s, clips=len(df), classes=int(n_cls), seconds_of_audio=round(float(secs.sum()), 3), data_sha256=digest)
+    if any('/' in f for f in df.filename) and any('snr' in c for c in s['conditions'].values()): settings['noise_of'] = 'folder and name'  # once it was the name alone
     info = dict(settings=settings, call=dict(call, folds=[str(f) for f in folds], **where), labels=sorted(df.label.unique()), command=_command(out, where))
     done,before = _open_out(out, info)
     _check_clips(done, df, out)

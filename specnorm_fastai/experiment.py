@@ -266,12 +266,13 @@ def check_ways(
         use = o.get('use', k)
         if not isinstance(use, str): raise ValueError(f"way_options.{k}: expected the name of a way in use, got {use!r}")
         if use not in _ways: raise ValueError(f"way_options: {k!r} is no way{f'; did you mean {near[0]!r}?' if (near:=get_close_matches(k, list(_ways), 1)) else ''} Give it use = one of {', '.join(_ways)}")
+        if '\r' in str(k): raise ValueError(f"way_options: expected a name of one line, got {k!r}")
         if k in _ways and use!=k: raise ValueError(f"way_options.{k}: {k!r} is a way itself, so that it cannot use {use!r}; give that a name of its own")
         for n,v in o.items():
             if n=='use': continue
             _known(f'way_options.{k}', n, _options(use))
-            if isinstance(d:=signature(_ways[use][3]).parameters[n].default, bool) and not isinstance(v, bool): raise ValueError(f"way_options.{k}.{n}: expected true or false, got {v!r}")
-            if isinstance(d, (int,float)) and not isinstance(d, bool) and (isinstance(v, bool) or not isinstance(v, (int,float,list))): raise ValueError(f"way_options.{k}.{n}: expected a number, got {v!r}")
+            if isinstance(d:=signature(_ways[use][3]).parameters[n].default, bool) and not isinstance(v, bool) and not (type(v) is int and v in (0,1)): raise ValueError(f"way_options.{k}.{n}: expected true or false, got {v!r}")
+            if isinstance(d, (int,float)) and not isinstance(d, bool) and (isinstance(v, bool) or not isinstance(v, (int,float))): raise ValueError(f"way_options.{k}.{n}: expected a number, got {v!r}")
     return list(ways)
 
 def way_tfms(
@@ -349,7 +350,7 @@ def _check_conditions(conditions, sr):
     "Raise where a condition is none"
     if not isinstance(conditions, dict) or not all(isinstance(v, dict) for v in conditions.values()): raise ValueError(f"conditions: expected a table of alterations for each name, got {conditions!r}")
     for name,how in conditions.items():
-        if not str(name).strip() or str(name).startswith('all, '): raise ValueError(f"conditions: expected a name that does not begin with 'all, ', got {name!r}")
+        if not isinstance(name, str) or '\r' in name or not name.strip() or name.startswith('all, '): raise ValueError(f"conditions: expected a name, of one line, that does not begin with 'all, ', got {name!r}")
         if not how or set(how)=={'color'}: raise ValueError(f"conditions.{name}: expected one of {[k for k in _alterations if k!='color']}, got {how!r}, which changes nothing")
         try: alter_audio(AudioTensor(torch.ones(1, sr), sr=sr), **{k:v for k,v in how.items() if not _check_alteration(k, v)})
         except ValueError as e: raise ValueError(f"conditions.{name}: {e}") from None

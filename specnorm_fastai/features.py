@@ -236,9 +236,9 @@ def _check_settings(s, mel, to_db):
     if to_db and s['compression']: raise ValueError(f"compression: expected None where to_db=True, got {s['compression']!r}")
     if s['normalized'] not in (True,False): raise ValueError(f"normalized: expected True (by the window) or False, got {s['normalized']!r}")
     for k,v in dict(mel=mel, to_db=to_db, center=s['center'], onesided=s['onesided']).items():
-        if isinstance(v, str) or v not in (True,False): raise ValueError(f"{k}: expected True or False, got {v!r}")
-    if s['power'] is not None and (isinstance(s['power'], (bool,str)) or not s['power']>0): raise ValueError(f"power: expected a number above 0, got {s['power']!r}")
-    if (v:=s.get('top_db')) is not None and (isinstance(v, (bool,str)) or not v>=0): raise ValueError(f"top_db: expected 0 or more, or None, got {v!r}")
+        if isinstance(v, str) or v not in (True,False,None): raise ValueError(f"{k}: expected True or False, got {v!r}")
+    if s['power'] is not None and (isinstance(s['power'], (bool,str,list,tuple)) or not 0<s['power']<float('inf')): raise ValueError(f"power: expected a number above 0, got {s['power']!r}")
+    if (v:=s.get('top_db')) is not None and (isinstance(v, (bool,str,list,tuple)) or not v>=0): raise ValueError(f"top_db: expected 0 or more, or None, got {v!r}")
     if not callable(s['window_fn']): raise ValueError(f"window_fn: expected a function such as torch.hann_window, got {s['window_fn']!r}")
     if s['eps']<0: raise ValueError(f"eps: expected 0 or more, got {s['eps']!r}")
     if not (s['clip_val']>0 and s['C']>0): raise ValueError(f"clip_val, C: expected above 0, got {s['clip_val']!r} and {s['C']!r}")

@@ -103,6 +103,19 @@ def test_one_folder_a_class(tmp_path):
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(ValueError, match='out: .*results lies in .*d, whose folders are classes'): quiet(tmp_path/'d', tmp_path/'d'/'results')
     assert sorted(tmp_path.rglob('*'))==before
+    assert len(quiet(tmp_path/'d', tmp_path/'d'/'.results', ways='none'))==len(quiet(tmp_path/'d', tmp_path/'d'/'.results', ways='none'))==1  # no class
+    (tmp_path/'d'/'a').rename(tmp_path/'d'/'audio')
+    with pytest.raises(ValueError, match='whose folders are classes'): quiet(tmp_path/'d', tmp_path/'d'/'results')
+
+def test_noise_that_went_by_the_name_alone_is_not_mixed_with_that_of_now(tmp_path):
+    for c in 'ab':
+        (tmp_path/'d'/c).mkdir(parents=True)
+        for i in range(10): sf.write(tmp_path/'d'/c/f'{i}.wav', np.random.default_rng(i).normal(size=8000)*.1, 16000)
+    kw = dict(ways='none', conditions={'n':dict(snr=0)})
+    quiet(tmp_path/'d', tmp_path/'o', **kw)
+    info = json.loads((tmp_path/'o'/'results.json').read_text())
+    del info['settings']['noise_of']; (tmp_path/'o'/'results.json').write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="noise_of was None, is 'folder and name'"): quiet(tmp_path/'d', tmp_path/'o', **kw)
 
 def test_other_columns_and_the_test_column(fsdd, tmp_path):
     df = read_table(fsdd, 'digit', 'speaker', 'is_test')
@@ -299,6 +312,8 @@ def test_a_recipe_holds_the_whole_setting_and_is_written_for_the_next(small, tmp
     ('ways = ["sliding"]\n[way_options.sliding]\nseconds="3"', 'way_options.sliding.seconds: expected a number'), ('ways = ["pcen"]\n[way_options.pcen]\ngain="x"', 'way_options.pcen.gain: expected a number'),
     ('ways = ["item"]\n[way_options.item]\nstd="no"', 'way_options.item.std: expected true or false'), ('ways = ["minmax"]\n[way_options.minmax]\nclip="no"', 'way_options.minmax.clip: expected true'),
     ('ways = ["db_max"]\n[way_options.db_max]\ntop_db=false', 'top_db: expected 0 or more'), ('ways = ["none"]\n[way_options.none]\nuse="global"', "'none' is a way itself"), ('seed = 99999999999999999999', 'seed: expected a whole number'),
+    ('ways = ["a\\rb"]\n[way_options."a\\rb"]\nuse = "global"', 'way_options: expected a name of one line'), ('[conditions."a\\rb"]\ngain = 3', 'conditions: expected a name, of one line'),
+    ('ways = ["pcen"]\n[way_options.pcen]\ngain=[0.5]', 'way_options.pcen.gain: expected a number'), ('[features]\npower=[2]', 'power: expected a number'), ('[features]\npower=inf', 'power: expected a number'),
     ('[features]\nto_db="no"', 'to_db: expected True or False'), ('[features]\ntop_db=nan', 'top_db: expected 0 or more'), ('[features]\npower=nan', 'power: expected a number'), ('[features]\nwindow_fn="hann"', 'window_fn: expected a function'),
     ('ways = ["a\\rb"]\n[arms."a\\rb"]\nway = "global"', 'is no name for an arm'), ('[features]\nn_mel=3', "features: 'n_mel' is not known; did you mean 'n_mels'"),
     ('mixup = -1', 'mixup: expected a number above 0'), ('mix = "x"', 'mix: expected one of'), ('min_energy = 3', 'min_energy: expected dB, at most 0'), ('crops = 0', 'crops: expected a whole number'), ('[specaugment]\nf=3', 'specaugment:'),
@@ -472,8 +487,8 @@ def test_damaged_files_of_a_folder_are_named(small, tmp_path):
         with pytest.raises(ValueError, match=re.escape(f'{f} is not a run of an experiment')): quiet(small, tmp_path/'o', ways='none')
     f.write_text(good)
     info = json.loads((tmp_path/'o'/'results.json').read_text())
-    for part,k in (('call','ways'),('settings','arms'),('settings','way_options')):
-        (tmp_path/'o'/'results.json').write_text(json.dumps({**info, part:{**info[part], k:3}}))
+    for part,k,v in (('call','ways',3),('call','ways',[['a']]),('settings','arms',3),('settings','way_options',3)):
+        (tmp_path/'o'/'results.json').write_text(json.dumps({**info, part:{**info[part], k:v}}))
         with pytest.raises(ValueError, match=rf'results.json is not .* {part}.{k} is none'): quiet(small, tmp_path/'o', ways='none')
     (tmp_path/'o'/'results.json').write_text('{"settings": {}, "call": []}')
     with pytest.raises(ValueError): quiet(small, tmp_path/'o', ways='none')
